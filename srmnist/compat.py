@@ -1,0 +1,122 @@
+"""Chainer 7.8.1 on today's Python and NumPy.
+
+Chainer's last release (January 2022) names a few things that have since gone. Each patch below says which
+file of Chainer needs it; each is applied only where the name is missing. `srmnist/__init__.py` calls
+`import_chainer` before anything else, so ``import srmnist`` must come before ``import chainer``.
+"""
+
+import importlib
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy
+
+_BROKEN = (
+    "Chainer was imported before srmnist and failed, which leaves it half loaded. "
+    "Restart Python (in a notebook: restart the kernel) and write `import srmnist` before `import chainer`."
+)
+
+
+def import_chainer() -> types.ModuleType:
+    """Import Chainer with everything it misses in place.
+
+    Returns
+    -------
+    module
+        ``chainer``, ready to use.
+
+    Raises
+    ------
+    ImportError
+        If an earlier ``import chainer`` has failed in this process.
+    """
+    half_loaded = any(name.startswith("chainer.") for name in sys.modules)
+    if "chainer" not in sys.modules and half_loaded:
+        raise ImportError(_BROKEN)
+    add_numpy_names()
+    with import_stand_ins():
+        return importlib.import_module("chainer")
+
+
+def add_numpy_names() -> None:
+    """Give NumPy back the two names that Chainer still uses while it runs.
+
+    ``numpy.float``, gone since NumPy 1.24, is the built-in float: ``functions/array/resize_images.py``
+    computes its sampling grid with it. ``numpy.sctypes``, gone since NumPy 2.0, lists the scalar types:
+    ``functions/array/as_strided.py`` reads it at import and again in backward.
+
+    They are set on NumPy itself because Chainer compares modules by identity (``xp is numpy``), so no
+    stand-in for ``numpy`` can be slipped into single files.
+    """
+    if "float" not in vars(numpy):
+        numpy.float = float  # type: ignore[attr-defined]
+    if "sctypes" not in vars(numpy):
+        numpy.sctypes = {  # type: ignore[attr-defined]
+            "int": [numpy.int8, numpy.int16, numpy.int32, numpy.int64],
+            "uint": [numpy.uint8, numpy.uint16, numpy.uint32, numpy.uint64],
+            "float": [numpy.float16, numpy.float32, numpy.float64, numpy.longdouble],
+            "complex": [numpy.complex64, numpy.complex128, numpy.clongdouble],
+            "others": [bool, object, bytes, str, numpy.void],
+        }
+
+
+@contextmanager
+def import_stand_ins() -> Iterator[None]:
+    """Stand in for two packages that only Chainer's import needs, and take the stand-ins away again.
+
+    ``_environment_check.py`` and ``testing/helper.py`` import ``pkg_resources`` (gone since setuptools 82,
+    and before that a warning on the user's terminal) to look for versions of CuPy and iDeep that nobody
+    can install any more; here nothing is ever found, so nothing is reported. ``_environment_check.py``
+    also imports ``numpy.distutils.system_info`` (gone since Python 3.12, broken by setuptools 74 before)
+    to ask on macOS for NumPy's BLAS; here the answer is "unknown".
+    """
+    stand_ins = {}
+    if "pkg_resources" not in sys.modules:
+        stand_ins["pkg_resources"] = _pkg_resources()
+    if "numpy.distutils.system_info" not in sys.modules:
+        system_info = types.ModuleType("numpy.distutils.system_info")
+        system_info.get_info = lambda name: {}  # type: ignore[attr-defined]
+        distutils = types.ModuleType("numpy.distutils")
+        distutils.system_info = system_info  # type: ignore[attr-defined]
+        stand_ins["numpy.distutils"] = distutils
+        stand_ins["numpy.distutils.system_info"] = system_info
+
+    missing = object()
+    distutils_before = vars(numpy).get("distutils", missing)
+    sys.modules.update(stand_ins)
+    if "numpy.distutils" in stand_ins:
+        numpy.distutils = stand_ins["numpy.distutils"]  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+        if "numpy.distutils" in stand_ins:
+            if distutils_before is missing:
+                del numpy.distutils  # type: ignore[attr-defined]
+            else:
+                numpy.distutils = distutils_before  # type: ignore[attr-defined]
+
+
+def _pkg_resources() -> types.ModuleType:
+    module = types.ModuleType("pkg_resources")
+
+    class ResolutionError(Exception):
+        pass
+
+    class DistributionNotFound(ResolutionError):
+        pass
+
+    class VersionConflict(ResolutionError):
+        pass
+
+    def require(*requirements: str) -> None:
+        raise DistributionNotFound(*requirements)
+
+    module.ResolutionError = ResolutionError  # type: ignore[attr-defined]
+    module.DistributionNotFound = DistributionNotFound  # type: ignore[attr-defined]
+    module.VersionConflict = VersionConflict  # type: ignore[attr-defined]
+    module.require = require  # type: ignore[attr-defined]
+    return module

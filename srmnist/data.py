@@ -1,0 +1,176 @@
+"""MNIST, embedded, and any other data set in MNIST's IDX format."""
+
+import gzip
+import struct
+import zlib
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from srmnist.errors import UserError
+
+# http://yann.lecun.com/exdb/mnist/: "unsigned byte", three dimensions and one.
+_IMAGES_MAGIC = 0x00000803
+_LABELS_MAGIC = 0x00000801
+
+
+class Split(NamedTuple):
+    """One half of a data set.
+
+    Attributes
+    ----------
+    images : ndarray of uint8, shape (N, H, W)
+        Grey values 0 (black) to 255 (white).
+    labels : ndarray of uint8, shape (N,), or None
+        Class of each image, where the data set has labels.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+
+
+class Dataset(NamedTuple):
+    """A training and a test split."""
+
+    train: Split
+    test: Split
+
+
+def load_mnist() -> tuple[np.ndarray, np.ndarray]:
+    """The embedded MNIST, ready for the network.
+
+    Returns
+    -------
+    train, test : ndarray of float32, shape (60000, 1, 28, 28) and (10000, 1, 28, 28)
+        Intensities in [0, 1]: the values of Chainer's ``datasets.get_mnist(withlabel=False, ndim=3)``.
+    """
+    train, test = embedded_mnist()
+    return to_float(train.images), to_float(test.images)
+
+
+@cache
+def embedded_mnist() -> Dataset:
+    """The embedded MNIST as it was published: uint8 images and labels (CC BY-SA 3.0, see mnist.LICENSE)."""
+    source = resources.files("srmnist") / "mnist.npz"
+    with source.open("rb") as file, np.load(file, allow_pickle=False) as npz:
+        return Dataset(*(Split(npz[f"{half}_images"], npz[f"{half}_labels"]) for half in ("train", "test")))
+
+
+def load_dataset(directory: str | Path | None = None) -> Dataset:
+    """Read a data set: the embedded MNIST, or IDX files from a directory.
+
+    Parameters
+    ----------
+    directory : path, optional
+        Holds ``train-images-idx3-ubyte`` and ``t10k-images-idx3-ubyte``, and if there are labels
+        ``train-labels-idx1-ubyte`` and ``t10k-labels-idx1-ubyte``; each plain or with ``.gz``.
+
+    Raises
+    ------
+    UserError
+        If a file is missing, unreadable or malformed, or if the two halves differ in image size.
+    """
+    if directory is None:
+        return embedded_mnist()
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"--data: {directory} is not a directory")
+    train, test = (_read_split(directory, half) for half in ("train", "t10k"))
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise UserError(
+            f"--data: {directory}: training images are {_size(train.images)}, test images {_size(test.images)}"
+        )
+    return Dataset(train, test)
+
+
+def to_float(images: np.ndarray) -> np.ndarray:
+    """Grey values as the network takes them.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (N, H, W)
+
+    Returns
+    -------
+    ndarray of float32, shape (N, 1, H, W)
+        Intensities in [0, 1], computed as Chainer's ``get_mnist`` does: times float32(1/255).
+    """
+    scaled = images[:, None].astype(np.float32)
+    scaled *= 1 / 255.0
+    return scaled
+
+
+def _read_split(directory: Path, half: str) -> Split:
+    images = read_idx(_find(directory, f"{half}-images-idx3-ubyte"), _IMAGES_MAGIC)
+    labels_file = _find(directory, f"{half}-labels-idx1-ubyte", required=False)
+    labels = None if labels_file is None else read_idx(labels_file, _LABELS_MAGIC)
+    if labels is not None and len(labels) != len(images):
+        raise UserError(f"{labels_file}: {len(labels)} labels for {len(images)} images")
+    return Split(images, labels)
+
+
+def _find(directory: Path, name: str, required: bool = True) -> Path | None:
+    for candidate in (directory / name, directory / f"{name}.gz"):
+        if candidate.exists():
+            return candidate
+    if required:
+        raise UserError(f"--data: {directory} has no {name} (or {name}.gz)")
+    return None
+
+
+def read_idx(path: Path, magic: int) -> np.ndarray:
+    """Read one IDX file of unsigned bytes.
+
+    Parameters
+    ----------
+    path : Path
+        A file whose name ends in ``.gz`` is decompressed, and never further than its header claims.
+    magic : int
+        The number that the file must begin with; its lowest byte counts the dimensions.
+
+    Returns
+    -------
+    ndarray of uint8, with as many dimensions as the magic number says
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or is not exactly what its header says.
+    """
+    ndim = magic & 0xFF
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            header = file.read(4 + 4 * ndim)
+            if len(header) < 4 + 4 * ndim or struct.unpack_from(">I", header)[0] != magic:
+                raise UserError(f"{path}: not an IDX file with {ndim} dimension{'s'[: ndim - 1]} of unsigned bytes")
+            shape = struct.unpack_from(f">{ndim}I", header, 4)
+            if 0 in shape:
+                raise UserError(f"{path}: its header says {'×'.join(map(str, shape))}: no data")
+            size = int(np.prod(shape, dtype=object))
+            body = _read_at_most(file, size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"{path}: cannot be read: {reason}") from error
+    if len(body) != size:
+        found = "more" if len(body) > size else f"{len(body):,}"
+        raise UserError(f"{path}: {size:,} bytes expected by its header, {found} found")
+    return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def _read_at_most(file: gzip.GzipFile, size: int) -> bytes:
+    """Read up to `size` bytes, without allocating what a false header claims."""
+    chunks = []
+    while size > 0:
+        chunk = file.read(min(size, 1 << 24))
+        if not chunk:
+            break
+        chunks.append(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)
+
+
+def _size(images: np.ndarray) -> str:
+    return "×".join(map(str, images.shape[1:]))

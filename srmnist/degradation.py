@@ -1,0 +1,52 @@
+"""The degradation: shrink an image, then enlarge it back."""
+
+import chainer
+import chainer.functions as F
+from chainer import backend
+
+# Images resized at a time. F.resize_images gathers four neighbours of every output pixel, so 60,000 images
+# at once would take gigabytes; 512 take 13 MB.
+_CHUNK = 512
+
+
+def degrade(images, size=(10, 10)):
+    """Shrink images, then enlarge them back: the network's input.
+
+    Both times ``chainer.functions.resize_images`` samples bilinearly with ``align_corners=True``, as in the
+    article's code. It does not average over the pixels that it skips, and it is not what ``cv2.resize``
+    computes (``align_corners=False``).
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (N, C, H, W)
+        NumPy or CuPy, any H and W.
+    size : (int, int) or int, default (10, 10)
+        Height and width to shrink to; one number stands for both.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, C, H, W)
+        On the same device as `images`, in the same value range.
+
+    Raises
+    ------
+    ValueError
+        If `images` is not a float32 array with four axes, or `size` is smaller than 1.
+
+    References
+    ----------
+    kzkadc, "ディープラーニングで簡単な超解像をやってみた", section 低画質データの作成.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
+        raise ValueError(f"size must be at least 1×1, not {height}×{width}")
+    if images.ndim != 4 or images.dtype != "float32":
+        raise ValueError(f"images must be float32 (N, C, H, W), not {images.dtype} {images.shape}")
+    xp = backend.get_array_module(images)
+    degraded = xp.empty_like(images, order="C")
+    with chainer.no_backprop_mode():
+        for start in range(0, len(images), _CHUNK):
+            chunk = images[start : start + _CHUNK]
+            small = F.resize_images(chunk, (height, width))
+            degraded[start : start + _CHUNK] = F.resize_images(small, images.shape[2:]).array
+    return degraded
