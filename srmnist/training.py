@@ -117,7 +117,7 @@ def train(settings: Settings, out: Path, resume: Path | None = None, terminal: T
             raise UserError(f"--resume: {resume} has {iterator.epoch} epochs already; ask for more with --epoch")
     trainer.run()
 
-    model.to_cpu()
+    model.to_device("@numpy")
     checkpoint.save(out / "model.npz", model)
     log = trainer.get_extension("LogReport").log
     degraded, originals = test_pairs._datasets
