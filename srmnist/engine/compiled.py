@@ -1,17 +1,36 @@
 """Compilation by Numba, kept on disk where that is possible."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
-from numba import njit
+from numba import config, njit
+
+_ENGINE = Path(__file__).parent
 
 
 def compiled(function: Callable) -> Callable:
     """Compile a function at its first call, to run without Python's lock; keep the result on disk.
 
-    Where no directory for that can be written (neither beside the source nor in the user's cache), it is
-    compiled anew in each process instead.
+    Where no directory for that can be written (neither the package's nor the user's cache), it is compiled
+    anew in each process instead.
     """
+    before = config.CACHE_DIR
+    config.CACHE_DIR = _cache_directory(Path(before) if before else _ENGINE / "__pycache__")
     try:
         return njit(nogil=True, cache=True)(function)
     except RuntimeError:  # Numba: "cannot cache function …: no locator available"
         return njit(nogil=True)(function)
+    finally:
+        config.CACHE_DIR = before
+
+
+def _cache_directory(base: Path) -> str:
+    """A directory for this very engine.
+
+    Numba notices when a function's own file changes, not when a function that it calls does.
+    """
+    digest = hashlib.sha256()
+    for source in sorted(_ENGINE.glob("*.py")):
+        digest.update(source.read_bytes())
+    return str(base / f"srmnist-{digest.hexdigest()[:16]}")

@@ -18,12 +18,12 @@ from chainer import function_node
 from srmnist.engine import passes
 from srmnist.engine.passes import C1, C2, C3
 from srmnist.engine.threads import share, thread_count
-from srmnist.engine.winograd import POSITIONS
+from srmnist.engine.winograd import POSITIONS, panel_width
 
 _CHANNELS = (C1, C2, C3)
 _NO_IMAGE = np.empty(0, np.float32)
 # Slices of a batch. More balance the threads better, but each sums weight gradients of its own.
-_PARTS = 16
+_PARTS = 8
 
 
 class Restore(function_node.FunctionNode):
@@ -303,18 +303,24 @@ def _taps(w: np.ndarray) -> np.ndarray:
 
 
 def _transformed(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Winograd's transform of weights, flat, as (36, outputs, inputs) and as (36, inputs, outputs)."""
+    """Winograd's transform of weights, flat: for gradients (36, outputs, inputs), and (36, inputs, outputs).
+
+    Both with their columns in panels, see `winograd.panel_width`.
+    """
     outputs, inputs = w.shape[:2]
     u = np.empty((POSITIONS, outputs, inputs), np.float32)
     passes.transform_weights(w.ravel(), outputs * inputs, u.ravel())
-    return u.ravel(), u.transpose(0, 2, 1).ravel()
+    return tuple(
+        matrix.reshape(POSITIONS, rows, -1, panel_width(columns)).swapaxes(1, 2).ravel()
+        for matrix, rows, columns in ((u, outputs, inputs), (u.swapaxes(1, 2), inputs, outputs))
+    )
 
 
 def _weight_gradient(du: np.ndarray, inputs: int, outputs: int) -> np.ndarray:
     """The gradient of weights (outputs, inputs, 3, 3) from the slices' shares of their transform's."""
-    dw = np.empty((3, 3, inputs, outputs), np.float32)
+    dw = np.empty((9, outputs // panel_width(outputs), inputs, panel_width(outputs)), np.float32)
     passes.transform_weight_gradient(du.ravel(), len(du), inputs * outputs, dw.ravel())
-    return dw.transpose(3, 2, 0, 1)
+    return dw.transpose(1, 3, 2, 0).reshape(outputs, inputs, 3, 3)
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:

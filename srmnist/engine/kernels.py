@@ -13,9 +13,7 @@ from srmnist.engine.simd import LANES, fma, load, splat, store, total, where_pos
 
 # A band of tile rows holds about this many tiles: what Winograd's algorithm makes of a band then fits the
 # L2 cache beside the weights.
-_BAND = 49
-# Scratch of `winograd.transform_output` and `transform_gradient`, in vectors.
-TILE = 40
+_BAND = 14
 # Channels of the widest layer.
 MOST_CHANNELS = 64
 
@@ -141,13 +139,28 @@ def convolve(padded, height, width, inputs, outputs, u, band, a, start):
             at = c
             for ty in range(first, last):
                 for tx in range(tiles_x):
-                    winograd.transform_output(m, at, slots * outputs, tile)
+                    to = start + winograd.STEP * (ty * width + tx) * outputs + c
+                    down = min(winograd.STEP, height - winograd.STEP * ty)
+                    across = min(winograd.STEP, width - winograd.STEP * tx)
+                    if down == winograd.STEP and across == winograd.STEP:
+                        winograd.transform_output(
+                            m, at, slots * outputs, lines, a, to, width * outputs, outputs
+                        )
+                    else:
+                        _transform_cut_output(
+                            m, at, slots * outputs, lines, tile, a, to, width, outputs, down, across
+                        )
                     at += outputs
-                    for y in range(winograd.STEP * ty, min(winograd.STEP * (ty + 1), height)):
-                        to = start + (y * width + winograd.STEP * tx) * outputs + c
-                        line = (y % winograd.STEP) * winograd.STEP * LANES
-                        for x in range(min(winograd.STEP, width - winograd.STEP * tx)):
-                            store(a, to + x * outputs, load(tile, line + x * LANES))
+
+
+@njit
+def _transform_cut_output(m, at, plane, lines, tile, a, to, width, outputs, down, across):
+    """`winograd.transform_output` of a tile that reaches over the image's edge."""
+    winograd.transform_output(m, at, plane, lines, tile, 0, winograd.STEP * LANES, LANES)
+    for y in range(down):
+        for x in range(across):
+            pixel = load(tile, (winograd.STEP * y + x) * LANES)
+            store(a, to + (y * width + x) * outputs, pixel)
 
 
 @njit
@@ -163,7 +176,9 @@ def convolve_gradient(
     """
     padded_width = padded_geometry(height, width)[0]
     tiles_y, tiles_x, rows, slots = _band_geometry(height, width)
-    v, z, m, lines, tile = _divide(band, slots, padded_width)
+    v, z, m, lines, _ = _divide(band, slots, padded_width)
+    row = width * outputs
+    zero = splat(np.float32(0))
     for first in range(0, tiles_y, rows):
         last = min(first + rows, tiles_y)
         for c in range(0, outputs, LANES):
@@ -171,30 +186,35 @@ def convolve_gradient(
             n3, n4 = load(norm, 3 * outputs + c), load(norm, 4 * outputs + c)
             to = c
             for ty in range(first, last):
+                down = height - winograd.STEP * ty
                 for tx in range(tiles_x):
-                    lines_down = min(winograd.STEP, height - winograd.STEP * ty)
-                    across = min(winograd.STEP, width - winograd.STEP * tx)
-                    if lines_down < winograd.STEP or across < winograd.STEP:
-                        tile[:] = 0
-                    for y in range(lines_down):
-                        at = ((winograd.STEP * ty + y) * width + winograd.STEP * tx) * outputs + c
-                        line = y * winograd.STEP * LANES
-                        for x in range(0, across * outputs, outputs):
-                            p = at + x
-                            store(tile, line, _unnormalise(g, g_start + p, a, a_start + p, n0, n1, n2, n3, n4))
-                            line += LANES
-                    winograd.transform_gradient(tile, z, to, slots * outputs)
+                    at = winograd.STEP * (ty * width + tx) * outputs + c
+                    across = width - winograd.STEP * tx
+                    for x in range(winograd.STEP):
+                        y0 = y1 = y2 = y3 = zero
+                        if x < across:
+                            p, q = g_start + at, a_start + at
+                            y0 = _unnormalise(g, p, a, q, n0, n1, n2, n3, n4)
+                            if down > 1:
+                                y1 = _unnormalise(g, p + row, a, q + row, n0, n1, n2, n3, n4)
+                            if down > 2:
+                                y2 = _unnormalise(g, p + 2 * row, a, q + 2 * row, n0, n1, n2, n3, n4)
+                            if down > 3:
+                                y3 = _unnormalise(g, p + 3 * row, a, q + 3 * row, n0, n1, n2, n3, n4)
+                        winograd.transform_gradient_column(x, lines, y0, y1, y2, y3)
+                        at += outputs
+                    winograd.transform_gradient_rows(lines, z, to, slots * outputs)
                     to += outputs
         winograd.transform_input(padded, padded_width, inputs, first, last, tiles_x, v, slots, lines)
         tiles = (last - first) * tiles_x
-        winograd.accumulate_weight_gradient(v, z, du, slots, tiles, inputs, outputs)
+        winograd.accumulate_weight_gradient(v, z, du, slots, tiles, inputs)
         winograd.multiply(z, u, m, slots, outputs, inputs)
         winograd.add_input_gradient(m, slots, padded_width, inputs, first, last, tiles_x, dx, lines)
 
 
 @njit
 def _divide(band, slots, padded_width):
-    """Scratch for a band, divided: V, Z or M, M, and the transforms' lines and tile."""
+    """Scratch for a band, divided: V, Z or M, M, the transforms' lines, and a tile."""
     size = winograd.POSITIONS * slots * MOST_CHANNELS
     lines = 3 * size + 6 * padded_width * LANES
     return band[:size], band[size : 2 * size], band[2 * size : 3 * size], band[3 * size : lines], band[lines:]
@@ -204,8 +224,8 @@ def _divide(band, slots, padded_width):
 def band_size(height, width):
     """Floats of scratch that `convolve` and `convolve_gradient` need for a band of tiles."""
     slots = _band_geometry(height, width)[3]
-    lines = 6 * padded_geometry(height, width)[0] + TILE
-    return 3 * winograd.POSITIONS * slots * MOST_CHANNELS + lines * LANES
+    vectors = 6 * padded_geometry(height, width)[0] + winograd.STEP**2
+    return 3 * winograd.POSITIONS * slots * MOST_CHANNELS + vectors * LANES
 
 
 @njit

@@ -34,14 +34,16 @@ STEP = 4  # pixels of output that a tile advances by
 _SIDE = 6  # pixels of input that a tile reads
 POSITIONS = _SIDE * _SIDE
 
-# Tiles of the matrix products: rows, and columns in vectors. Twice TILE_ROWS of accumulators fill the
-# registers and leave room for the two vectors and the scalar that feed them. 28×28 pixels are 7×7 tiles.
+# Rows and vectors of the matrix products' tiles: twice TILE_ROWS rows of two vectors fill the registers and
+# leave room for the two vectors and the scalar that feed them. 28×28 pixels are 7×7 tiles.
 TILE_ROWS = 7 if REGISTERS == 32 else 3
 _GRADIENT_ROWS = 8 if REGISTERS == 32 else 4
-_COLUMNS = 2
-_double_product = product_tile(2 * TILE_ROWS, _COLUMNS, accumulate=False)
-_product = product_tile(TILE_ROWS, _COLUMNS, accumulate=False)
-_accumulated_product = product_tile(_GRADIENT_ROWS, _COLUMNS, accumulate=True)
+
+
+def panel_width(channels: int) -> int:
+    """Columns of a matrix product done at a time: U and dU are (36, panels, rows, panel_width)."""
+    return min(channels, 2 * LANES)
+
 
 _A, _B = 5 / 8, 3 / 2
 
@@ -195,80 +197,107 @@ def transform_input(x, width, channels, first_row, last_row, tiles_x, v, slots, 
                 to += channels
 
 
+def _make_multiply(inputs, outputs):
+    """`multiply` for one shape: with constant strides the inner loop has no address to compute."""
+    width = panel_width(outputs)
+    strides = {"a_row": inputs, "a_depth": 1, "b_depth": width, "c_row": outputs}
+    double = product_tile(2 * TILE_ROWS, width // LANES, **strides)
+    single = product_tile(TILE_ROWS, width // LANES, **strides)
+
+    @njit
+    def multiply(v, u, m, slots):
+        for position in range(POSITIONS):
+            for j in range(0, outputs, width):
+                at_u = (position * outputs + j) * inputs
+                for i in range(0, slots, 2 * TILE_ROWS):
+                    at_v, to = (position * slots + i) * inputs, (position * slots + i) * outputs + j
+                    if i + 2 * TILE_ROWS <= slots:
+                        double(v, at_v, u, at_u, m, to, inputs)
+                    else:
+                        single(v, at_v, u, at_u, m, to, inputs)
+
+    return multiply
+
+
+def _make_accumulate(inputs, outputs):
+    """`accumulate_weight_gradient` for one shape."""
+    width = panel_width(outputs)
+    tile = product_tile(
+        _GRADIENT_ROWS, width // LANES, a_row=1, a_depth=inputs, b_depth=outputs, c_row=width, accumulate=True
+    )
+
+    @njit
+    def accumulate(v, z, du, slots, tiles):
+        for position in range(POSITIONS):
+            at_v, at_z = position * slots * inputs, position * slots * outputs
+            for j in range(0, outputs, width):
+                to = (position * outputs + j) * inputs
+                for i in range(0, inputs, _GRADIENT_ROWS):
+                    tile(v, at_v + i, z, at_z + j, du, to + i * width, tiles)
+
+    return accumulate
+
+
+_multiply_16_32, _multiply_32_16 = _make_multiply(16, 32), _make_multiply(32, 16)
+_multiply_32_64, _multiply_64_32 = _make_multiply(32, 64), _make_multiply(64, 32)
+_accumulate_16_32, _accumulate_32_64 = _make_accumulate(16, 32), _make_accumulate(32, 64)
+
+
 @njit
 def multiply(v, u, m, slots, inputs, outputs):
     """M = V · U at each of the 36 positions: (slots, inputs) · (inputs, outputs)."""
-    for position in range(POSITIONS):
-        v0 = position * slots * inputs
-        u0 = position * inputs * outputs
-        m0 = position * slots * outputs
-        for j in range(0, outputs, _COLUMNS * LANES):
-            i = 0
-            while i + 2 * TILE_ROWS <= slots:
-                _double_product(
-                    v, v0 + i * inputs, inputs, 1,
-                    u, u0 + j, outputs,
-                    m, m0 + i * outputs + j, outputs, inputs,
-                )  # fmt: skip
-                i += 2 * TILE_ROWS
-            if i < slots:
-                _product(
-                    v, v0 + i * inputs, inputs, 1,
-                    u, u0 + j, outputs,
-                    m, m0 + i * outputs + j, outputs, inputs,
-                )  # fmt: skip
+    if inputs == 16:
+        _multiply_16_32(v, u, m, slots)
+    elif inputs == 64:
+        _multiply_64_32(v, u, m, slots)
+    elif outputs == 16:
+        _multiply_32_16(v, u, m, slots)
+    else:
+        _multiply_32_64(v, u, m, slots)
 
 
 @njit
-def accumulate_weight_gradient(v, z, du, slots, tiles, inputs, outputs):
-    """dU += Vᵀ · Z at each of the 36 positions: (inputs, tiles) · (tiles, outputs)."""
-    for position in range(POSITIONS):
-        v0 = position * slots * inputs
-        z0 = position * slots * outputs
-        du0 = position * inputs * outputs
-        for j in range(0, outputs, _COLUMNS * LANES):
-            for i in range(0, inputs, _GRADIENT_ROWS):
-                _accumulated_product(
-                    v, v0 + i, 1, inputs,
-                    z, z0 + j, outputs,
-                    du, du0 + i * outputs + j, outputs, tiles,
-                )  # fmt: skip
+def accumulate_weight_gradient(v, z, du, slots, tiles, inputs):
+    """dU += Vᵀ · Z at each of the 36 positions: (inputs, tiles) · (tiles, 2 · inputs)."""
+    if inputs == 16:
+        _accumulate_16_32(v, z, du, slots, tiles)
+    else:
+        _accumulate_32_64(v, z, du, slots, tiles)
 
 
 @njit
-def transform_output(m, at, plane, tile):
-    """y = Aᵀ m A of one tile and one vector of channels, into `tile` (4, 4) vectors."""
-    for column in range(_SIDE):
-        m0, m1, m2, m3, m4, m5 = _six(m, at + column * plane, _SIDE * plane)
+def transform_output(m, at, plane, lines, out, to, row, column):
+    """y = Aᵀ m A of one tile and one vector of channels; its pixels lie `row` and `column` apart."""
+    for x in range(_SIDE):
+        m0, m1, m2, m3, m4, m5 = _six(m, at + x * plane, _SIDE * plane)
         y0, y1, y2, y3 = _interpolate(m0, m1, m2, m3, m4, m5)
-        to = (STEP * STEP + column) * LANES
-        store(tile, to, y0)
-        store(tile, to + _SIDE * LANES, y1)
-        store(tile, to + 2 * _SIDE * LANES, y2)
-        store(tile, to + 3 * _SIDE * LANES, y3)
-    for line in range(STEP):
-        m0, m1, m2, m3, m4, m5 = _six(tile, (STEP * STEP + line * _SIDE) * LANES, LANES)
+        store(lines, x * LANES, y0)
+        store(lines, (_SIDE + x) * LANES, y1)
+        store(lines, (2 * _SIDE + x) * LANES, y2)
+        store(lines, (3 * _SIDE + x) * LANES, y3)
+    for y in range(STEP):
+        m0, m1, m2, m3, m4, m5 = _six(lines, _SIDE * y * LANES, LANES)
         y0, y1, y2, y3 = _interpolate(m0, m1, m2, m3, m4, m5)
-        to = STEP * line * LANES
-        store(tile, to, y0)
-        store(tile, to + LANES, y1)
-        store(tile, to + 2 * LANES, y2)
-        store(tile, to + 3 * LANES, y3)
+        store(out, to, y0)
+        store(out, to + column, y1)
+        store(out, to + 2 * column, y2)
+        store(out, to + 3 * column, y3)
+        to += row
 
 
 @njit
-def transform_gradient(tile, z, to, plane):
-    """Z = A dy Aᵀ of one tile's gradient, `tile` (4, 4) vectors, for one vector of channels."""
-    for column in range(STEP):
-        at = column * LANES
-        y0, y1 = load(tile, at), load(tile, at + STEP * LANES)
-        y2, y3 = load(tile, at + 2 * STEP * LANES), load(tile, at + 3 * STEP * LANES)
-        _store_six(
-            tile, (STEP * STEP + column) * LANES, STEP * LANES, _interpolate_transposed(y0, y1, y2, y3)
-        )
+def transform_gradient_column(column, lines, y0, y1, y2, y3):
+    """A dy, for one column of a tile's gradient dy and one vector of channels: the first half of A dy Aᵀ."""
+    _store_six(lines, column * LANES, STEP * LANES, _interpolate_transposed(y0, y1, y2, y3))
+
+
+@njit
+def transform_gradient_rows(lines, z, to, plane):
+    """Z = (A dy) Aᵀ of one tile and one vector of channels: the second half."""
     for line in range(_SIDE):
-        at = (STEP * STEP + line * STEP) * LANES
-        y0, y1, y2, y3 = load(tile, at), load(tile, at + LANES), load(tile, at + 2 * LANES), load(tile, at + 3 * LANES)
+        at = STEP * line * LANES
+        y0, y1 = load(lines, at), load(lines, at + LANES)
+        y2, y3 = load(lines, at + 2 * LANES), load(lines, at + 3 * LANES)
         _store_six(z, to + _SIDE * line * plane, plane, _interpolate_transposed(y0, y1, y2, y3))
 
 
