@@ -17,17 +17,17 @@ from pathlib import Path
 import numba
 
 
-@cache
 def thread_count() -> int:
     """Numba's number of threads, but no more than the container may keep busy.
 
-    Numba follows ``NUMBA_NUM_THREADS`` and the process's CPU affinity; a container's quota of CPU time
-    (cgroup version 2 or 1) it does not know, and more threads than that only wait for one another.
+    Numba follows ``NUMBA_NUM_THREADS``, ``numba.set_num_threads`` and the process's CPU affinity; a
+    container's quota of CPU time (cgroup version 2 or 1) it does not know, and more threads than that only
+    wait for one another.
     """
-    quota = _quota(Path("/sys/fs/cgroup"))
-    return math.ceil(min(numba.get_num_threads(), quota))
+    return math.ceil(min(numba.get_num_threads(), _quota(Path("/sys/fs/cgroup"))))
 
 
+@cache
 def _quota(root: Path) -> float:
     """CPUs that the control group under `root` may keep busy; infinity where nothing limits it."""
     try:
@@ -45,12 +45,13 @@ def share(task: Callable[[int, int], None], count: int) -> None:
 
     `worker` numbers the thread, from 0 to ``thread_count() - 1``.
     """
-    if thread_count() == 1 or count == 1:
+    threads = thread_count()
+    if threads == 1 or count == 1:
         for part in range(count):
             task(0, part)
         return
     run = _Run(task, count)
-    _team().start(run)
+    _team(threads).start(run)
     run.work(0)
     run.wait()
 
@@ -112,8 +113,8 @@ class _Team:
 
 
 @cache
-def _team() -> _Team:
-    return _Team(thread_count())
+def _team(size: int) -> _Team:
+    return _Team(size)
 
 
 # Threads do not survive a fork: the child starts a team of its own.
