@@ -22,7 +22,7 @@ from srmnist.engine.winograd import POSITIONS, panel_width
 
 _CHANNELS = (C1, C2, C3)
 _NO_IMAGE = np.empty(0, np.float32)
-# Slices of a batch. More balance the threads better, but each sums weight gradients of its own.
+# Slices of a batch, at least. More balance the threads better, but each sums weight gradients of its own.
 _PARTS = 8
 
 
@@ -46,25 +46,26 @@ class Restore(function_node.FunctionNode):
         self.retain_outputs((0,))
         batch, _, height, width = x.shape
         pixels = height * width
-        self._buffers = _pool.take(batch * pixels)
+        self._parts = _parts(batch)
+        self._buffers = _pool.take(batch * pixels, self._parts)
         a1, a2, a3 = self._buffers.activations
         flat, z = np.ascontiguousarray(x).ravel(), np.empty(x.size, np.float32)
         sums = np.empty(3 * batch * C3, np.float32)
 
         taps = _taps(w1)
-        _each_slice(x.shape, lambda part, *slice_: passes.forward_first(
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.forward_first(
             flat, height, width, taps, a1, sums, *slice_))  # fmt: skip
         n1 = self._normalise(0, sums, batch, pixels, gamma1, beta1)
         self._transposed2, u2 = _transformed(w2)
-        _each_slice(x.shape, lambda part, *slice_: passes.forward_middle(
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.forward_middle(
             a1, height, width, C1, C2, n1.scale, n1.shift, u2, a2, sums, *slice_))  # fmt: skip
         n2 = self._normalise(1, sums, batch, pixels, gamma2, beta2)
         self._transposed3, u3 = _transformed(w3)
-        _each_slice(x.shape, lambda part, *slice_: passes.forward_middle(
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.forward_middle(
             a2, height, width, C2, C3, n2.scale, n2.shift, u3, a3, sums, *slice_))  # fmt: skip
         n3 = self._normalise(2, sums, batch, pixels, gamma3, beta3)
         taps = _taps(w4)
-        _each_slice(x.shape, lambda part, *slice_: passes.forward_last(
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.forward_last(
             a3, height, width, n3.scale, n3.shift, taps, bias[0], z, *slice_))  # fmt: skip
         self._normalisations = (n1, n2, n3)
         return (_sigmoid(z).reshape(x.shape),)
@@ -77,7 +78,7 @@ class Restore(function_node.FunctionNode):
         _, _, height, width = x.shape
         flat, z = np.ascontiguousarray(x).ravel(), np.empty(x.size, np.float32)
         weights = _taps(w1), _transformed(w2)[1], _transformed(w3)[1], _taps(w4)
-        _each_slice(x.shape, lambda part, *slice_: passes.evaluate(
+        _each_slice(x.shape, _parts(len(x)), lambda part, *slice_: passes.evaluate(
             flat, height, width, *weights, bias[0], scale, shift, z, *slice_))  # fmt: skip
         return _sigmoid(z).reshape(x.shape)
 
@@ -108,28 +109,28 @@ class Restore(function_node.FunctionNode):
         g1, g2 = self._buffers.gradients
         n1, n2, n3 = self._normalisations
         sums = np.empty(2 * batch * C3, np.float32)
-        parts = _parts(batch)
+        parts = self._parts
         dw1, dw4 = np.empty((parts, 9 * C1), np.float32), np.empty((parts, 9 * C3), np.float32)
         du2, du3 = (du[:parts] for du in self._buffers.weight_gradients)
         flat = np.ascontiguousarray(x).ravel()
         gx = np.empty(x.size, np.float32) if 0 in indexes else _NO_IMAGE
 
         taps, norm = _taps(w4)[::-1].ravel(), n3.forward()
-        _each_slice(x.shape, lambda part, *slice_: passes.backward_last(
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_last(
             gz, a3, height, width, taps, norm, n3.mean, dw4[part], sums, *slice_))  # fmt: skip
         c3, ggamma3, gbeta3 = n3.backward(sums, batch, count, self._train)
         norm2 = n2.forward()
-        _each_slice(x.shape, lambda part, *slice_: passes.backward_middle(
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_middle(
             gz, taps, a3, a2, height, width, C2, C3, c3, self._transposed3, norm2, n2.mean,
             du3[part], g2, sums, *slice_))  # fmt: skip
         c2, ggamma2, gbeta2 = n2.backward(sums, batch, count, self._train)
         norm1 = n1.forward()
-        _each_slice(x.shape, lambda part, *slice_: passes.backward_middle(
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_middle(
             g2, _NO_IMAGE, a2, a1, height, width, C1, C2, c2, self._transposed2, norm1, n1.mean,
             du2[part], g1, sums, *slice_))  # fmt: skip
         c1, ggamma1, gbeta1 = n1.backward(sums, batch, count, self._train)
         flipped = _taps(w1)[::-1].ravel()
-        _each_slice(x.shape, lambda part, *slice_: passes.backward_first(
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_first(
             g1, a1, flat, height, width, c1, dw1[part], flipped, gx, *slice_))  # fmt: skip
 
         gradients = (
@@ -212,13 +213,14 @@ class Normalisation(NamedTuple):
 
 
 def _parts(batch: int) -> int:
-    return min(batch, _PARTS)
+    """Slices of a batch: the same number, and so the same rounding, for up to four threads."""
+    return min(batch, max(_PARTS, 2 * thread_count()))
 
 
-def _each_slice(shape: tuple[int, ...], run: Callable[..., None]) -> None:
+def _each_slice(shape: tuple[int, ...], parts: int, run: Callable[..., None]) -> None:
     """Call ``run(part, scratch, begin, end)`` for each slice of a batch of this shape, on all threads."""
     batch, _, height, width = shape
-    scratch, parts = _scratch.take(height, width), _parts(batch)
+    scratch = _scratch.take(height, width)
     share(
         lambda worker, part: run(part, scratch[worker], batch * part // parts, batch * (part + 1) // parts),
         parts,
@@ -237,11 +239,11 @@ def _moments(sums: np.ndarray, batch: int, pixels: int, channels: int) -> tuple[
 class _Buffers:
     """Activations and gradients of a batch. They return to the pool when their function is gone."""
 
-    def __init__(self, pixels: int) -> None:
-        self.pixels = pixels
+    def __init__(self, pixels: int, parts: int) -> None:
+        self.pixels, self.parts = pixels, parts
         self.activations = [_aligned(pixels * channels) for channels in _CHANNELS]
         self.gradients = [_aligned(pixels * channels) for channels in (C1, C2)]
-        shapes = [(_PARTS, POSITIONS * C1 * C2), (_PARTS, POSITIONS * C2 * C3)]
+        shapes = [(parts, POSITIONS * C1 * C2), (parts, POSITIONS * C2 * C3)]
         self.weight_gradients = [_aligned(math.prod(shape)).reshape(shape) for shape in shapes]
 
 
@@ -265,13 +267,12 @@ class _Pool:
     def __init__(self) -> None:
         self._free: list[_Buffers] = []
 
-    def take(self, pixels: int) -> _Lease:
-        fitting = [buffers for buffers in self._free if buffers.pixels >= pixels]
-        if fitting:
-            self._free.remove(fitting[0])
-            return _Lease(self._free, fitting[0])
+    def take(self, pixels: int, parts: int) -> _Lease:
+        for i, buffers in enumerate(self._free):
+            if buffers.pixels >= pixels and buffers.parts >= parts:
+                return _Lease(self._free, self._free.pop(i))
         self._free.clear()
-        return _Lease(self._free, _Buffers(pixels))
+        return _Lease(self._free, _Buffers(pixels, parts))
 
 
 class _Scratch:
