@@ -76,6 +76,8 @@ def write_figures(
     """
     if seed < 0:
         raise UserError(f"--seed: {seed} is negative; take 0 or more")
+    if not model_file.exists():
+        raise UserError(f"--model: there is no {model_file}; scripts/train.py writes results/model.npz")
     device = select_device(gpu)
     model = CNNAE()
     checkpoint.load_weights(model_file, model)
