@@ -81,7 +81,7 @@ def load_dataset(directory: str | Path | None = None) -> Dataset:
     train, test = (_read_split(directory, half) for half in ("train", "t10k"))
     if train.images.shape[1:] != test.images.shape[1:]:
         raise UserError(
-            f"--data: {directory}: training images are {_size(train.images)}, test images {_size(test.images)}"
+            f"--data: {directory}: training images of {_size(train.images)}, test images of {_size(test.images)}"
         )
     return Dataset(train, test)
 
@@ -145,7 +145,9 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             header = file.read(4 + 4 * ndim)
             if len(header) < 4 + 4 * ndim or struct.unpack_from(">I", header)[0] != magic:
-                raise UserError(f"{path}: not an IDX file with {ndim} dimension{'s'[: ndim - 1]} of unsigned bytes")
+                raise UserError(
+                    f"{path}: not an IDX file with {ndim} dimension{'s'[: ndim - 1]} of unsigned bytes"
+                )
             shape = struct.unpack_from(f">{ndim}I", header, 4)
             if 0 in shape:
                 raise UserError(f"{path}: its header says {'×'.join(map(str, shape))}: no data")
