@@ -197,12 +197,12 @@ def _start(trainer: training.Trainer, snapshots: Snapshots, settings: Settings, 
 
 def initial_model(seed: int) -> CNNAE:
     """CNNAE with the initial weights of a seed; NumPy's global generator is left as it was."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002 – Chainer's initialisers draw from the global generator
+    state = np.random.get_state()
+    np.random.seed(seed)
     try:
         return CNNAE()
     finally:
-        np.random.set_state(state)  # noqa: NPY002
+        np.random.set_state(state)
 
 
 def make_pairs(images: np.ndarray, size: int) -> TupleDataset:
