@@ -1,0 +1,300 @@
+"""The network as one Chainer function: forward and backward of `CNNAE.forward` on the CPU.
+
+Everything that is Chainer's stays Chainer's: the function takes the parameters as inputs and returns their
+gradients, and updates the running statistics by the formulas of ``chainer.functions.batch_normalization``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import chainer
+import chainer.functions as F
+import numpy as np
+from chainer import function_node
+
+from srmnist.engine import passes
+from srmnist.engine.passes import C1, C2, C3
+from srmnist.engine.threads import thread_count
+from srmnist.engine.winograd import FILTER_TRANSFORM, POSITIONS
+
+_CHANNELS = (C1, C2, C3)
+_NO_IMAGE = np.empty(0, np.float32)
+
+
+class Restore(function_node.FunctionNode):
+    """CNNAE from its input to the sigmoid.
+
+    Inputs are x (B, 1, H, W) and the eleven parameters in the order of `parameters`, all float32 NumPy
+    arrays; the output is (B, 1, H, W).
+    """
+
+    def __init__(self, model: chainer.Chain) -> None:
+        super().__init__()
+        self._links = (model.bn1, model.bn2, model.bn3)
+        self._train = chainer.config.train
+
+    def forward(self, inputs):
+        x, w1, gamma1, beta1, w2, gamma2, beta2, w3, gamma3, beta3, w4, bias = inputs
+        batch, _, height, width = x.shape
+        scratch = _scratch.take(height, width)
+        flat = np.ascontiguousarray(x).ravel()
+        z = np.empty(x.size, np.float32)
+        if not (self._train or chainer.config.enable_backprop):
+            fixed = [
+                Normalisation.fixed(link, gamma, beta)
+                for link, gamma, beta in zip(
+                    self._links, (gamma1, gamma2, gamma3), (beta1, beta2, beta3), strict=True
+                )
+            ]
+            scale, shift = (np.concatenate([getattr(n, part) for n in fixed]) for part in ("scale", "shift"))
+            passes.evaluate(
+                flat, batch, height, width, _taps(w1), _transformed(w2)[1], _transformed(w3)[1], _taps(w4),
+                bias[0], scale, shift, z, scratch,
+            )  # fmt: skip
+            return (_sigmoid(z).reshape(x.shape),)
+
+        self.retain_inputs(range(len(inputs)))
+        self.retain_outputs((0,))
+        pixels = batch * height * width
+        self._buffers = buffers = _pool.take(pixels)
+        a1, a2, a3 = buffers.activations
+        sums = np.empty(3 * batch * C3, np.float32)
+        size = (batch, height, width)
+
+        passes.forward_first(flat, *size, _taps(w1), a1, sums, scratch)
+        n1 = self._normalise(0, sums, batch, height * width, gamma1, beta1)
+        self._transposed2, u2 = _transformed(w2)
+        passes.forward_middle(a1, *size, C1, C2, n1.scale, n1.shift, u2, a2, sums, scratch)
+        n2 = self._normalise(1, sums, batch, height * width, gamma2, beta2)
+        self._transposed3, u3 = _transformed(w3)
+        passes.forward_middle(a2, *size, C2, C3, n2.scale, n2.shift, u3, a3, sums, scratch)
+        n3 = self._normalise(2, sums, batch, height * width, gamma3, beta3)
+        passes.forward_last(a3, *size, n3.scale, n3.shift, _taps(w4), bias[0], z, scratch)
+        self._normalisations = (n1, n2, n3)
+        return (_sigmoid(z).reshape(x.shape),)
+
+    def _normalise(self, layer, sums, batch, pixels, gamma, beta) -> Normalisation:
+        """This layer's normalisation, from the batch's statistics or the running ones."""
+        link = self._links[layer]
+        if not self._train:
+            return Normalisation.fixed(link, gamma, beta)
+        mean, variance = _moments(sums, batch, pixels, _CHANNELS[layer])
+        if not chainer.config.in_recomputing:
+            count = batch * pixels
+            link.avg_mean *= link.decay
+            link.avg_mean += (1 - link.decay) * mean.astype(np.float32)
+            link.avg_var *= link.decay
+            link.avg_var += (1 - link.decay) * (count / max(count - 1, 1)) * variance.astype(np.float32)
+        return Normalisation.of(mean, variance, gamma, beta, link.eps)
+
+    def backward(self, indexes, grad_outputs):
+        if chainer.config.enable_backprop:
+            return self._differentiable_backward(indexes, grad_outputs)
+        x, w1, _, _, _, _, _, _, _, _, w4, _ = (v.array for v in self.get_retained_inputs())
+        y = self.get_retained_outputs()[0].array
+        gy = grad_outputs[0].array
+        gz = (gy * y * (1 - y)).ravel()
+        batch, _, height, width = x.shape
+        size = (batch, height, width)
+        scratch = _scratch.take(height, width)
+        threads = len(scratch)
+        a1, a2, a3 = self._buffers.activations
+        g1, g2 = self._buffers.gradients
+        n1, n2, n3 = self._normalisations
+        sums = np.empty(2 * batch * C3, np.float32)
+        count = batch * height * width
+
+        flipped = _taps(w4)[::-1].copy()
+        dw4 = np.empty((threads, 9 * C3), np.float32)
+        passes.backward_last(gz, a3, *size, flipped.ravel(), n3.forward(), n3.mean, dw4, sums, scratch)
+        c3, ggamma3, gbeta3 = n3.backward(sums, batch, count, self._train)
+        du3 = np.empty((threads, POSITIONS * C2 * C3), np.float32)
+        passes.backward_middle(
+            gz, flipped.ravel(), a3, a2, *size, C2, C3,
+            c3, self._transposed3, n2.forward(), n2.mean, du3, g2, sums, scratch,
+        )  # fmt: skip
+        c2, ggamma2, gbeta2 = n2.backward(sums, batch, count, self._train)
+        du2 = np.empty((threads, POSITIONS * C1 * C2), np.float32)
+        passes.backward_middle(
+            g2, _NO_IMAGE, a2, a1, *size, C1, C2,
+            c2, self._transposed2, n1.forward(), n1.mean, du2, g1, sums, scratch,
+        )  # fmt: skip
+        c1, ggamma1, gbeta1 = n1.backward(sums, batch, count, self._train)
+        dw1 = np.empty((threads, 9 * C1), np.float32)
+        gx = np.empty(x.size, np.float32) if 0 in indexes else _NO_IMAGE
+        flat = np.ascontiguousarray(x).ravel()
+        passes.backward_first(
+            g1, a1, flat, *size, c1, dw1, _taps(w1)[::-1].ravel(), gx, scratch
+        )
+
+        gradients = (
+            gx.reshape(x.shape) if 0 in indexes else None,
+            dw1.sum(axis=0).reshape(9, C1).T.reshape(C1, 1, 3, 3), ggamma1, gbeta1,
+            _weight_gradient(du2, C1, C2), ggamma2, gbeta2,
+            _weight_gradient(du3, C2, C3), ggamma3, gbeta3,
+            dw4.sum(axis=0).reshape(9, C3)[::-1].T.reshape(1, C3, 3, 3), gz.sum(keepdims=True),
+        )  # fmt: skip
+        return tuple(
+            None if gradients[i] is None else chainer.Variable(np.ascontiguousarray(gradients[i]))
+            for i in indexes
+        )
+
+    def _differentiable_backward(self, indexes, grad_outputs):
+        """The same gradients as a graph, for gradients of gradients: by Chainer's own functions."""
+        inputs = self.get_retained_inputs()
+        h = inputs[0]
+        for layer, link in enumerate(self._links):
+            w, gamma, beta = inputs[1 + 3 * layer : 4 + 3 * layer]
+            h = F.convolution_2d(h, w, pad=1)
+            if self._train:
+                h = F.batch_normalization(h, gamma, beta, eps=link.eps)
+            else:
+                h = F.fixed_batch_normalization(h, gamma, beta, link.avg_mean, link.avg_var, link.eps)
+            h = F.relu(h)
+        y = F.sigmoid(F.convolution_2d(h, *inputs[10:], pad=1))
+        return chainer.grad([y], [inputs[i] for i in indexes], grad_outputs, enable_double_backprop=True)
+
+
+def parameters(model: chainer.Chain) -> list[chainer.Parameter]:
+    """The model's eleven parameters, in the order in which the network uses them."""
+    return [
+        model.conv1.W, model.bn1.gamma, model.bn1.beta,
+        model.conv2.W, model.bn2.gamma, model.bn2.beta,
+        model.conv3.W, model.bn3.gamma, model.bn3.beta,
+        model.conv4.W, model.conv4.b,
+    ]  # fmt: skip
+
+
+class Normalisation(NamedTuple):
+    """A batch normalisation: what it multiplies with and adds, and what it was made of."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+    mean: np.ndarray
+    inverse_std: np.ndarray
+
+    @classmethod
+    def of(cls, mean, variance, gamma, beta, eps) -> Normalisation:
+        inverse_std = 1 / np.sqrt(variance.astype(np.float64) + eps)
+        scale = gamma * inverse_std
+        parts = (scale, beta - mean * scale, mean, inverse_std)
+        return cls(*(part.astype(np.float32) for part in parts))
+
+    @classmethod
+    def fixed(cls, link, gamma, beta) -> Normalisation:
+        return cls.of(link.avg_mean, link.avg_var, gamma, beta, link.eps)
+
+    def forward(self) -> np.ndarray:
+        """The coefficients `kernels.convolve_gradient` calls norm, where only the last two matter."""
+        zero = np.zeros_like(self.scale)
+        return np.concatenate([zero, zero, zero, self.scale, self.shift])
+
+    def backward(self, sums, batch, count, train) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """norm of `kernels.convolve_gradient`, and the gradients of gamma and beta.
+
+        S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3: with x̂ = (a − mean) / std, the
+        gradient is scale · (g − Σ g / n − x̂ · Σ g x̂ / n), which is linear in g and a.
+        """
+        channels = len(self.scale)
+        per_image = sums[: 2 * batch * channels].reshape(batch, 2, channels)
+        gbeta, projection = per_image.sum(axis=0, dtype=np.float64)
+        ggamma = projection * self.inverse_std
+        by_g = self.scale.astype(np.float64)
+        by_a = -by_g * self.inverse_std * ggamma / count if train else 0 * by_g
+        constant = -by_g * gbeta / count - by_a * self.mean if train else 0 * by_g
+        norm = np.concatenate([by_g, by_a, constant, self.scale, self.shift]).astype(np.float32)
+        return norm, ggamma.astype(np.float32), gbeta.astype(np.float32)
+
+
+def _moments(sums: np.ndarray, batch: int, pixels: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance over a batch, (channels,) float64, from `kernels.statistics` of its images."""
+    k, s, q = sums[: 3 * batch * channels].reshape(batch, 3, channels).swapaxes(0, 1).astype(np.float64)
+    means = k + s / pixels
+    mean = means.mean(axis=0)
+    squares = q - s * s / pixels + pixels * (means - mean) ** 2
+    return mean, np.maximum(squares.sum(axis=0), 0) / (batch * pixels)
+
+
+class _Buffers:
+    """Activations and gradients of a batch. They return to the pool when their function is gone."""
+
+    def __init__(self, pixels: int) -> None:
+        self.pixels = pixels
+        self.activations = [_aligned(pixels * channels) for channels in _CHANNELS]
+        self.gradients = [_aligned(pixels * channels) for channels in (C1, C2)]
+
+
+class _Lease:
+    """Buffers in use by one function; a graph may hold several."""
+
+    def __init__(self, pool: list[_Buffers], buffers: _Buffers) -> None:
+        self._pool, self._buffers = pool, buffers
+        self.activations, self.gradients = buffers.activations, buffers.gradients
+
+    def __del__(self) -> None:
+        # One set suffices training; a second spares graphs that use the model twice.
+        if len(self._pool) < 2:
+            self._pool.append(self._buffers)
+
+
+class _Pool:
+    """Buffers kept from step to step: fresh memory would cost a page fault each 4 KB."""
+
+    def __init__(self) -> None:
+        self._free: list[_Buffers] = []
+
+    def take(self, pixels: int) -> _Lease:
+        fitting = [buffers for buffers in self._free if buffers.pixels >= pixels]
+        if fitting:
+            self._free.remove(fitting[0])
+            return _Lease(self._free, fitting[0])
+        self._free.clear()
+        return _Lease(self._free, _Buffers(pixels))
+
+
+class _Scratch:
+    """Each thread's scratch, kept for one image size."""
+
+    def __init__(self) -> None:
+        self._scratch = np.empty((0, 0), np.float32)
+
+    def take(self, height: int, width: int) -> np.ndarray:
+        shape = (thread_count(), -(-passes.scratch_size(height, width) // 1024) * 1024)
+        if self._scratch.shape != shape:
+            self._scratch = _aligned(shape[0] * shape[1]).reshape(shape)
+        return self._scratch
+
+
+_pool, _scratch = _Pool(), _Scratch()
+
+
+def _aligned(size: int) -> np.ndarray:
+    """Zeros that begin on a cache line, so that no vector straddles two."""
+    memory = np.zeros(size + 16, np.float32)
+    skip = -memory.ctypes.data // 4 % 16
+    return memory[skip : skip + size]
+
+
+def _taps(w: np.ndarray) -> np.ndarray:
+    """Weights of a convolution from or to one channel, as (9, channels)."""
+    return np.ascontiguousarray(w.reshape(-1, 9).T)
+
+
+def _transformed(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Winograd's transform of weights, flat, as (16, outputs, inputs) and as (16, inputs, outputs)."""
+    outputs, inputs = w.shape[:2]
+    u = (FILTER_TRANSFORM @ w.reshape(-1, 9).T).reshape(POSITIONS, outputs, inputs)
+    return u.ravel(), u.transpose(0, 2, 1).ravel()
+
+
+def _weight_gradient(du: np.ndarray, inputs: int, outputs: int) -> np.ndarray:
+    """The gradient of weights (outputs, inputs, 3, 3) from the threads' shares of their transform's."""
+    dw = FILTER_TRANSFORM.T @ du.sum(axis=0).reshape(POSITIONS, inputs * outputs)
+    return dw.reshape(3, 3, inputs, outputs).transpose(3, 2, 0, 1)
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    """By tanh, as ``chainer.functions.sigmoid`` computes it on the CPU."""
+    half = np.float32(0.5)
+    return np.tanh(z * half) * half + half

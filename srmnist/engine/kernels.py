@@ -1,0 +1,255 @@
+"""Convolution, normalisation and their gradients for one image, on vectors of channels.
+
+Activations are flat float32, (H, W, C) with channels last, and begin at an offset ``start``. A padded image
+has a zero border: the image itself begins one row and one pixel in (`geometry` says how wide it is).
+``scale`` and ``shift`` are a batch normalisation as one multiplication and one addition for each channel.
+"""
+
+import numpy as np
+from numba import njit
+
+from srmnist.engine import winograd
+from srmnist.engine.simd import LANES, fma, load, splat, store, total, where_positive
+
+# A band of tile rows holds about this many tiles: what Winograd's algorithm makes of a band then fits the
+# L2 cache beside the weights. Measured: 14, 28, 56, 98 and 196 tiles; the three in the middle are alike.
+_BAND = 56
+
+
+@njit
+def geometry(height, width):
+    """Tiles down and across, padded width, tile rows in a band, slots for a band's tiles."""
+    tiles_y, tiles_x = (height + 1) // 2, (width + 1) // 2
+    rows = min(tiles_y, max(1, _BAND // tiles_x))
+    slots = -(-rows * tiles_x // winograd.TILE_ROWS) * winograd.TILE_ROWS
+    return tiles_y, tiles_x, 2 * tiles_x + 2, rows, slots
+
+
+@njit
+def pad(image, start, height, width, padded, padded_width):
+    """Copy a one-channel image into a padded one."""
+    for y in range(height):
+        to = (y + 1) * padded_width + 1
+        at = start + y * width
+        padded[to : to + width] = image[at : at + width]
+
+
+@njit
+def pad_activation(a, start, height, width, channels, scale, shift, padded, padded_width):
+    """relu(a · scale + shift) of one image, into a padded one."""
+    for c in range(0, channels, LANES):
+        m, s = load(scale, c), load(shift, c)
+        at = start + c
+        for y in range(height):
+            to = ((y + 1) * padded_width + 1) * channels + c
+            for _ in range(width):
+                h = fma(load(a, at), m, s)
+                store(padded, to, where_positive(h, h))
+                at += channels
+                to += channels
+
+
+@njit
+def spread(padded, padded_width, height, width, weights, channels, a, start):
+    """Convolve a padded image of one channel into many, with `weights` (9, channels)."""
+    for c in range(0, channels, LANES):
+        w0, w1, w2 = _three(weights, c, channels)
+        w3, w4, w5 = _three(weights, c + 3 * channels, channels)
+        w6, w7, w8 = _three(weights, c + 6 * channels, channels)
+        to = start + c
+        for y in range(height):
+            at = y * padded_width
+            for _ in range(width):
+                top = _row_of_taps(padded, at, w0, w1, w2)
+                middle = _row_of_taps(padded, at + padded_width, w3, w4, w5)
+                bottom = _row_of_taps(padded, at + 2 * padded_width, w6, w7, w8)
+                store(a, to, top + middle + bottom)
+                at += 1
+                to += channels
+
+
+@njit
+def _three(weights, at, channels):
+    return load(weights, at), load(weights, at + channels), load(weights, at + 2 * channels)
+
+
+@njit
+def _row_of_taps(padded, at, a, b, c):
+    return fma(splat(padded[at + 2]), c, fma(splat(padded[at + 1]), b, splat(padded[at]) * a))
+
+
+@njit
+def spread_gradient(padded, padded_width, height, width, g, start, row, channels, dw):
+    """Add one image's gradient of `spread`'s weights to `dw`, (9, channels); rows of `g` are `row` apart."""
+    for c in range(0, channels, LANES):
+        for tap in range(3):
+            at_w = tap * 3 * channels + c
+            d0, d1, d2 = _three(dw, at_w, channels)
+            for y in range(height):
+                p = (y + tap) * padded_width
+                at = start + y * row + c
+                for _ in range(width):
+                    gradient = load(g, at)
+                    d0 = fma(splat(padded[p]), gradient, d0)
+                    d1 = fma(splat(padded[p + 1]), gradient, d1)
+                    d2 = fma(splat(padded[p + 2]), gradient, d2)
+                    p += 1
+                    at += channels
+            store(dw, at_w, d0)
+            store(dw, at_w + channels, d1)
+            store(dw, at_w + 2 * channels, d2)
+
+
+@njit
+def gather(padded, padded_width, height, width, weights, channels, bias, out, start):
+    """Convolve a padded image of many channels into one, with `weights` (9, channels)."""
+    row = padded_width * channels
+    zero = splat(np.float32(0))
+    for y in range(height):
+        for x in range(width):
+            at = y * row + x * channels
+            top = middle = bottom = zero
+            for c in range(0, 3 * channels, LANES):
+                top = fma(load(padded, at + c), load(weights, c), top)
+                middle = fma(load(padded, at + row + c), load(weights, 3 * channels + c), middle)
+                bottom = fma(load(padded, at + 2 * row + c), load(weights, 6 * channels + c), bottom)
+            out[start + y * width + x] = bias + total(top + middle + bottom)
+
+
+@njit
+def convolve(padded, height, width, inputs, outputs, u, v, m, a, start):
+    """Convolve a padded image with transformed weights `u`; `v` and `m` are scratch for a band."""
+    tiles_y, tiles_x, padded_width, rows, slots = geometry(height, width)
+    for first in range(0, tiles_y, rows):
+        last = min(first + rows, tiles_y)
+        winograd.transform_input(padded, padded_width, inputs, first, last, tiles_x, v, slots)
+        winograd.multiply(v, u, m, slots, inputs, outputs)
+        for c in range(0, outputs, LANES):
+            at = c
+            for ty in range(first, last):
+                below = 2 * ty + 1 < height
+                for tx in range(tiles_x):
+                    right = 2 * tx + 1 < width
+                    p00, p01, p10, p11 = winograd.output_tile(m, at, slots * outputs)
+                    at += outputs
+                    to = start + (2 * ty * width + 2 * tx) * outputs + c
+                    store(a, to, p00)
+                    if right:
+                        store(a, to + outputs, p01)
+                    if below:
+                        store(a, to + width * outputs, p10)
+                    if right and below:
+                        store(a, to + width * outputs + outputs, p11)
+
+
+@njit
+def convolve_gradient(
+    padded, height, width, inputs, outputs, u, v, z, m, g, g_start, a, a_start, norm, du, dx
+):
+    """Gradients of `convolve` and of the normalisation and ReLU after it, for one image.
+
+    The gradient arrives at the ReLU's output as `g`; `norm` (5, outputs) takes it to the convolution's
+    output as ``norm[0] · g + norm[1] · a + norm[2]``, with g zero where ``a · norm[3] + norm[4]`` is not
+    positive. Adds to `du` the gradient of the transformed weights, and to `dx` that of the padded input;
+    `u` are the weights transformed and transposed, `v`, `z` and `m` scratch for a band.
+    """
+    tiles_y, tiles_x, padded_width, rows, slots = geometry(height, width)
+    zero = splat(np.float32(0))
+    for first in range(0, tiles_y, rows):
+        last = min(first + rows, tiles_y)
+        for c in range(0, outputs, LANES):
+            to = c
+            n0, n1, n2 = _three(norm, c, outputs)
+            n3, n4 = load(norm, 3 * outputs + c), load(norm, 4 * outputs + c)
+            for ty in range(first, last):
+                below = 2 * ty + 1 < height
+                for tx in range(tiles_x):
+                    right = 2 * tx + 1 < width
+                    at = (2 * ty * width + 2 * tx) * outputs + c
+                    p00 = _unnormalise(g, g_start + at, a, a_start + at, n0, n1, n2, n3, n4)
+                    p01 = p10 = p11 = zero
+                    if right:
+                        p01 = _unnormalise(
+                            g, g_start + at + outputs, a, a_start + at + outputs, n0, n1, n2, n3, n4
+                        )
+                    if below:
+                        at += width * outputs
+                        p10 = _unnormalise(g, g_start + at, a, a_start + at, n0, n1, n2, n3, n4)
+                        if right:
+                            p11 = _unnormalise(
+                                g, g_start + at + outputs, a, a_start + at + outputs, n0, n1, n2, n3, n4
+                            )
+                    winograd.store_gradient_tile(z, to, slots * outputs, p00, p01, p10, p11)
+                    to += outputs
+        winograd.transform_input(padded, padded_width, inputs, first, last, tiles_x, v, slots)
+        tiles = (last - first) * tiles_x
+        winograd.accumulate_weight_gradient(v, z, du, slots, tiles, inputs, outputs)
+        winograd.multiply(z, u, m, slots, outputs, inputs)
+        winograd.add_input_gradient(m, slots, padded_width, inputs, first, last, tiles_x, dx)
+
+
+@njit
+def _unnormalise(g, at_g, a, at_a, n0, n1, n2, n3, n4):
+    activation = load(a, at_a)
+    gradient = where_positive(fma(activation, n3, n4), load(g, at_g))
+    return fma(n0, gradient, fma(n1, activation, n2))
+
+
+@njit
+def unnormalise(g, g_start, a, a_start, pixels, channels, norm, out, out_start):
+    """The gradient at a convolution's output from the one behind its ReLU, as in `convolve_gradient`."""
+    for c in range(0, channels, LANES):
+        n0, n1, n2 = _three(norm, c, channels)
+        n3, n4 = load(norm, 3 * channels + c), load(norm, 4 * channels + c)
+        for p in range(c, pixels * channels, channels):
+            store(out, out_start + p, _unnormalise(g, g_start + p, a, a_start + p, n0, n1, n2, n3, n4))
+
+
+@njit
+def statistics(a, start, pixels, channels, sums, to):
+    """Of one image and each channel: a reference value k, Σ (a − k) and Σ (a − k)².
+
+    Taken against the first pixel instead of zero, the variance does not drown in a large mean.
+    """
+    zero = splat(np.float32(0))
+    for c in range(0, channels, LANES):
+        k = load(a, start + c)
+        s = t = q = r = zero
+        at = start + c
+        for _ in range(pixels // 2):
+            d, e = load(a, at) - k, load(a, at + channels) - k
+            s, t = s + d, t + e
+            q, r = fma(d, d, q), fma(e, e, r)
+            at += 2 * channels
+        if pixels % 2:
+            d = load(a, at) - k
+            s, q = s + d, fma(d, d, q)
+        store(sums, to + c, k)
+        store(sums, to + channels + c, s + t)
+        store(sums, to + 2 * channels + c, q + r)
+
+
+@njit
+def gradient_statistics(
+    g, g_start, g_row, a, a_start, height, width, channels, norm, mean, out, out_start, sums, to
+):
+    """Let a gradient through a ReLU, and sum it for the normalisation before.
+
+    Of one image: ``out`` is `g`, zero where ``a · norm[3] + norm[4]`` is not positive; for each channel the
+    sums are Σ out and Σ out · (a − mean). Rows of `g` are `g_row` apart.
+    """
+    for c in range(0, channels, LANES):
+        n3, n4, m = load(norm, 3 * channels + c), load(norm, 4 * channels + c), load(mean, c)
+        s = q = splat(np.float32(0))
+        p = c
+        for y in range(height):
+            at = g_start + y * g_row + c
+            for _ in range(width):
+                activation = load(a, a_start + p)
+                gradient = where_positive(fma(activation, n3, n4), load(g, at))
+                store(out, out_start + p, gradient)
+                s, q = s + gradient, fma(gradient, activation - m, q)
+                at += channels
+                p += channels
+        store(sums, to + c, s)
+        store(sums, to + channels + c, q)
