@@ -42,7 +42,7 @@ class Snapshots(training.Extension):
     def __call__(self, trainer: training.Trainer) -> None:
         out = Path(trainer.out)
         iteration = trainer.updater.iteration
-        arrays = self._arrays(trainer)
+        arrays = self.arrays(trainer)
         for name, array in arrays.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise UserError(
@@ -57,6 +57,13 @@ class Snapshots(training.Extension):
                 path.unlink()
         for path in out.glob(_EARLIER.format("*")):
             path.unlink()
+
+    def arrays(self, trainer: training.Trainer) -> dict[str, np.ndarray]:
+        """What a snapshot of a running trainer holds."""
+        arrays = chainer.serializers.npz.serialize(trainer)
+        del arrays[_ORDER]
+        arrays.update({f"settings/{flag}": value for flag, value in self._settings.items()})
+        return {name: np.asarray(array) for name, array in arrays.items()}
 
     def load(self, path: Path, trainer: training.Trainer) -> None:
         """Bring a trainer to where it was when the snapshot was taken.
@@ -108,18 +115,12 @@ class Snapshots(training.Extension):
                 print(f"{error}; trying the snapshot before it", file=sys.stderr)
         raise UserError(f"--resume: no snapshot in {source} can be read")
 
-    def _arrays(self, trainer: training.Trainer) -> dict[str, np.ndarray]:
-        arrays = chainer.serializers.npz.serialize(trainer)
-        del arrays[_ORDER]
-        arrays.update({f"settings/{flag}": value for flag, value in self._settings.items()})
-        return {name: np.asarray(array) for name, array in arrays.items()}
-
     def _template(self, trainer: training.Trainer) -> dict[str, np.ndarray]:
         """What a snapshot of this trainer would hold now, had it begun: Adam's moments, and a time."""
         for param in trainer.updater.get_optimizer("main").target.params():
             param.update_rule._init_states(param)
         trainer._start_at = 0.0
-        return self._arrays(trainer)
+        return self.arrays(trainer)
 
 
 def find_snapshots(out: Path) -> dict[int, Path]:

@@ -127,7 +127,7 @@ def train(
         train_pairs, test_pairs = (make_pairs(split.images, settings.size) for split in dataset)
         trainer = build_trainer(model, train_pairs, test_pairs, settings, out, terminal)
         trainer.extend(interruption)
-        snapshots = Snapshots(_identity(settings, dataset))
+        snapshots = Snapshots(identity(settings, dataset))
         trainer.extend(snapshots, trigger=_snapshot_due(snapshot_every, interruption))
         _start(trainer, snapshots, settings, resume)
         trainer.run(show_loop_exception_msg=False)
@@ -154,7 +154,7 @@ def _check_fit(settings: Settings, dataset: Dataset) -> None:
         raise UserError(f"--size {settings.size}: the images are {height}×{width} already")
 
 
-def _identity(settings: Settings, dataset: Dataset) -> dict[str, int | str]:
+def identity(settings: Settings, dataset: Dataset) -> dict[str, int | str]:
     """The flags that decide what every step computes, and their values; of the data, a digest."""
     digest = hashlib.sha256()
     for split in dataset:
