@@ -28,7 +28,7 @@ from srmnist.training import Settings, build_trainer, identity, initial_model, m
 _MEMORY = 1 << 30
 _SECONDS = 20
 # One file in this many goes through the script too, which takes a hundred times as long.
-_THROUGH_SCRIPT = 50
+_THROUGH_SCRIPT = 25
 
 
 def mutate_files(
@@ -37,7 +37,7 @@ def mutate_files(
     """Damage and forge snapshots, weights and IDX files, and load them.
 
     Each must be refused with a `UserError` or load to equal arrays, within 20 seconds and 1 GiB; one in
-    fifty is also given to the training script, which must then say one line and leave its directory alone.
+    twenty-five is also given to the training script, which must then say one line and leave its directory alone.
 
     Parameters
     ----------
