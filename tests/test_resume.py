@@ -53,7 +53,9 @@ def test_runs_killed_at_twenty_random_moments_resume_to_the_same_bits():
 
 
 @pytest.mark.parametrize("function", ["fsync", "replace"])
-def test_run_killed_again_and_again_while_it_writes_resumes_to_the_same_bits(command, home, tmp_path, function):
+def test_run_killed_again_and_again_while_it_writes_resumes_to_the_same_bits(
+    command, home, tmp_path, function
+):
     out = tmp_path / "out"
     for number in range(5):  # each start gets one step further into what it writes
         resume = ["--resume"] if snapshots(out) else []
@@ -73,9 +75,15 @@ def test_run_killed_after_its_last_step_still_writes_its_model(command, home, tm
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_stopped_run_prints_the_command_that_continues_to_the_same_bits(command, home, tmp_path, name, status):
+def test_stopped_run_prints_the_command_that_continues_to_the_same_bits(
+    command, home, tmp_path, name, status
+):
     out = tmp_path / "out"
-    command = [word for word in command if word not in ("--snapshot-every", "3")] + ["--epoch", "3", *into(out)]
+    command = [word for word in command if word not in ("--snapshot-every", "3")] + [
+        "--epoch",
+        "3",
+        *into(out),
+    ]
     process = start(command)
     while not (out / "log").exists():
         time.sleep(0.01)

@@ -44,7 +44,7 @@ def start(command: list[str]) -> subprocess.Popen:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)  # noqa: PLW1509
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
 
 
 def tree(directory: Path) -> dict[Path, bytes]:
