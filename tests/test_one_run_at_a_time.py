@@ -2,14 +2,13 @@
 
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
 
 from srmnist.checkpoint import save_arrays
 from srmnist.soak.small_runs import finish, results, small_data, train_command
-from users import TRAIN, refusal, run, sabotage, tree
+from users import TRAIN, refusal, run, sabotage, tree, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +27,7 @@ def command(home, tmp_path):
 def test_second_run_is_refused_until_the_first_is_dead(command, home, tmp_path):
     slow = sabotage(command, "replace", 0, "open('writing', 'w'); time.sleep(60)")
     first = subprocess.Popen(slow, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    while not (tmp_path / "writing").exists():
-        time.sleep(0.01)
+    wait_for(tmp_path / "writing", first)
     before = tree(tmp_path)
     assert "another run is writing there" in refusal(run(command))
     assert tree(tmp_path) == before

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from srmnist.soak.small_runs import finish, results, small_data, train_command
-from users import SCRIPTS, TRAIN, refusal, run, sabotage, start, tree
+from users import SCRIPTS, TRAIN, refusal, run, sabotage, start, tree, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -75,18 +76,11 @@ def test_run_killed_after_its_last_step_still_writes_its_model(command, home, tm
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_stopped_run_prints_the_command_that_continues_to_the_same_bits(
-    command, home, tmp_path, name, status
-):
+def test_stopped_run_prints_the_command_that_continues_to_the_same_bits(home, tmp_path, name, status):
     out = tmp_path / "out"
-    command = [word for word in command if word not in ("--snapshot-every", "3")] + [
-        "--epoch",
-        "3",
-        *into(out),
-    ]
+    command = [*train_command(TRAIN, home / "data", "--epoch", 3), *into(out)]
     process = start(command)
-    while not (out / "log").exists():
-        time.sleep(0.01)
+    wait_for(out / "log", process)
     time.sleep(0.15)  # past the snapshot of the first epoch, into the second
     process.send_signal(getattr(signal, name))
     stdout, stderr = process.communicate(timeout=120)
@@ -112,8 +106,7 @@ def test_second_signal_ends_a_run_at_once(command, tmp_path):
     out = tmp_path / "out"
     slow = sabotage([*command, *into(out)], "fsync", 0, "open('writing', 'w'); time.sleep(60)")
     process = subprocess.Popen(slow, cwd=tmp_path, stdout=subprocess.PIPE)
-    while not (tmp_path / "writing").exists():
-        time.sleep(0.01)
+    wait_for(tmp_path / "writing", process)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.2)
     assert process.poll() is None
@@ -136,15 +129,14 @@ def test_ignored_interrupt_stays_ignored(command, tmp_path):
     assert process.returncode == 0
 
 
-def test_only_the_last_two_snapshots_are_kept(command, tmp_path):
-    finish(command, tmp_path / "out")
-    assert snapshots(tmp_path / "out") == [21, 24]
+def test_only_the_last_two_snapshots_are_kept(home):
+    assert snapshots(home / "untouched") == [16, 24]
 
 
 @pytest.mark.parametrize("harm", ["truncated", "bit flipped", "empty", "text"])
 def test_damaged_snapshot_is_named_and_the_one_before_it_used(command, home, tmp_path, harm):
     out = tmp_path / "out"
-    finish(command, out)
+    shutil.copytree(home / "untouched", out)
     newest = out / "snapshot_iter_24.npz"
     good = newest.read_bytes()
     flipped = bytes([good[len(good) // 2] ^ 4])

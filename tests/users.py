@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -45,6 +46,13 @@ def start(command: list[str]) -> subprocess.Popen:
 
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    """Wait until a running process has made a file."""
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
 
 
 def tree(directory: Path) -> dict[Path, bytes]:
