@@ -1,16 +1,22 @@
 """Train CNNAE: the article, in one command."""
 
+import sys
 from pathlib import Path
 
-from srmnist import checkpoint, cli
+from srmnist import cli
+from srmnist.interruption import Interrupted
 from srmnist.training import Settings, psnr, train
 
 
 def main() -> None:
     args = parse_args()
     settings = Settings(args.epoch, args.batchsize, args.seed, args.size, args.data, args.gpu)
-    resume = checkpoint.newest_snapshot(args.out) if args.resume is NEWEST else args.resume
-    result = train(settings, args.out, resume)
+    resume = args.out if args.resume is NEWEST else args.resume
+    try:
+        result = train(settings, args.out, resume, snapshot_every=args.snapshot_every)
+    except Interrupted as stop:
+        print(f"{stop}; to go on:\n{cli.resume_command()}")
+        sys.exit(stop.status)
     print(
         f"validation MSE {result.mse:.6f}, PSNR {psnr(result.mse):.3f} dB "
         f"(degraded input: {result.degraded_mse:.6f}, {psnr(result.degraded_mse):.3f} dB); "
@@ -19,22 +25,30 @@ def main() -> None:
     print("written:", *result.files)
 
 
-NEWEST = Path()
+NEWEST = Path()  # not a name that anybody gives
 
 
 def parse_args():
     parser = cli.Parser(description=__doc__)
     parser.add_argument("-g", "--gpu", type=int, default=-1, help="CUDA device; negative: the CPU (default)")
     parser.add_argument("-e", "--epoch", type=cli.positive, default=10, help="epochs (default: 10)")
-    parser.add_argument("-b", "--batchsize", type=cli.positive, default=64, help="images a step (default: 64)")
-    parser.add_argument("-o", "--out", type=Path, default=Path("results"), help="directory (default: results)")
+    parser.add_argument(
+        "-b", "--batchsize", type=cli.positive, default=64, help="images a step (default: 64)"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("results"), help="directory (default: results)"
+    )
     parser.add_argument(
         "-r", "--resume", type=Path, nargs="?", const=NEWEST, metavar="SNAPSHOT",
         help="go on from a snapshot; without a value, from the newest in --out",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of weights and shuffle (default: 0)")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of weights and shuffle (default: 0)")
     parser.add_argument("--data", metavar="DIR", help="IDX files to train on (default: the embedded MNIST)")
     parser.add_argument("--size", type=cli.positive, default=10, help="shrink to SIZE×SIZE (default: 10)")
+    parser.add_argument(
+        "--snapshot-every", type=cli.positive, metavar="N",
+        help="a snapshot every N iterations too (default: at the end of each epoch)",
+    )  # fmt: skip
     return parser.parse_args()
 
 

@@ -1,6 +1,8 @@
 """What every script shares: its flags' types, and how it ends."""
 
 import argparse
+import os
+import shlex
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -17,17 +19,56 @@ class Parser(argparse.ArgumentParser):
 
 def positive(text: str) -> int:
     """A whole number from 1 up, as a flag's type."""
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return number
+    return _whole(text, 1, 2**31 - 1)
+
+
+def seed(text: str) -> int:
+    """A seed that NumPy takes, as a flag's type."""
+    return _whole(text, 0, 2**32 - 1)
+
+
+def resume_command() -> str:
+    """The command line of this process with ``--resume`` instead of any it had."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-r", "--resume", nargs="?")
+    others = parser.parse_known_args()[1]
+    interpreter = sys.orig_argv[: -len(sys.argv)]
+    return shlex.join([*interpreter, sys.argv[0], *others, "--resume"])
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a script's main function: a `UserError` becomes one line on stderr and exit status 2."""
+    """Run a script's main function, and end as a command should.
+
+    A `UserError` and a full disk become one line on stderr and exit status 2; Ctrl-C becomes status 130.
+    """
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+        _end(2, str(error))
+    except OSError as error:
+        _discard_output()
+        _end(2, f"{error.filename or 'standard output'}: {error.strerror or error}")
+    except MemoryError:
+        _end(2, "out of memory: less data, smaller images or a smaller --batchsize need less")
+    except KeyboardInterrupt:
+        _end(130, "interrupted")
     sys.exit(0)
+
+
+def _end(status: int, message: str) -> NoReturn:
+    line = "".join(character if character.isprintable() else " " for character in message)
+    sys.stderr.write(f"{line}\n")
+    sys.exit(status)
+
+
+def _discard_output() -> None:
+    """Let Python's last flush of what could not be written go nowhere, instead of failing once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    number = int(text) if text.isdecimal() and len(text) < 20 else -1
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most:,}")
+    return number

@@ -1,23 +1,27 @@
 """Training: what the article's script builds, as one function."""
 
+import hashlib
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import chainer
 import numpy as np
 from chainer import iterators, optimizers, training
 from chainer.datasets import TupleDataset
 from chainer.training import extensions
 
-from srmnist import checkpoint
-from srmnist.data import load_dataset, to_float
+from srmnist import checkpoint, files
+from srmnist.data import Dataset, load_dataset, to_float
 from srmnist.degradation import degrade
 from srmnist.device import select_device
 from srmnist.errors import UserError
+from srmnist.interruption import Interruption
 from srmnist.model import CNNAE
+from srmnist.reports import VALIDATION_LOSS, Lines, LogReport, LossPlot, stop_if_diverged
+from srmnist.snapshots import Snapshots, set_aside
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,13 @@ class EpochShuffle:
         return shuffled
 
 
-def train(settings: Settings, out: Path, resume: Path | None = None, terminal: TextIO = sys.stdout) -> Result:
+def train(
+    settings: Settings,
+    out: Path,
+    resume: Path | None = None,
+    terminal: TextIO = sys.stdout,
+    snapshot_every: int | None = None,
+) -> Result:
     """Train CNNAE and write ``model.npz``, ``log``, ``loss.png`` and snapshots to a directory.
 
     Parameters
@@ -93,37 +103,42 @@ def train(settings: Settings, out: Path, resume: Path | None = None, terminal: T
     out : Path
         Directory for the results; made if it does not exist.
     resume : Path, optional
-        Snapshot to go on from.
+        Snapshot to go on from, or a directory: then from the newest in it.
     terminal : text stream
         Takes the table of losses, and a progress bar if it is a terminal.
+    snapshot_every : int, optional
+        Iterations from one snapshot to the next; at the end of each epoch there is one anyway.
 
     Raises
     ------
     UserError
-        If a setting, a file or the device is not usable; nothing has then been written.
+        If a setting, a file or the device is not usable (nothing has then been written), if a result
+        cannot be written, or if the training diverges.
+    Interrupted
+        If SIGTERM or SIGINT has stopped the run, after a snapshot.
     """
     device = select_device(settings.gpu)
     dataset = load_dataset(settings.data)
-    model = initial_model(settings.seed)
-    model.to_device(device)
-    prepare_directory(out)
-    train_pairs, test_pairs = (make_pairs(split.images, settings.size) for split in dataset)
-    trainer = build_trainer(model, train_pairs, test_pairs, settings, out, terminal)
-    if resume is not None:
-        checkpoint.load_snapshot(resume, trainer)
-        iterator = trainer.updater.get_iterator("main")
-        iterator.order_sampler.epoch = iterator.epoch + 1
-        if iterator.epoch >= settings.epoch:
-            raise UserError(f"--resume: {resume} has {iterator.epoch} epochs already; ask for more with --epoch")
-    trainer.run()
+    _check_fit(settings, dataset)
+    # Every loss is looked at: NumPy's warnings of overflow on the way to a NaN would say it a second time.
+    with files.occupied(out), Interruption() as interruption, np.errstate(all="ignore"):
+        model = initial_model(settings.seed)
+        model.to_device(device)
+        train_pairs, test_pairs = (make_pairs(split.images, settings.size) for split in dataset)
+        trainer = build_trainer(model, train_pairs, test_pairs, settings, out, terminal)
+        trainer.extend(interruption)
+        snapshots = Snapshots(identity(settings, dataset))
+        trainer.extend(snapshots, trigger=_snapshot_due(snapshot_every, interruption))
+        _start(trainer, snapshots, settings, resume)
+        trainer.run(show_loop_exception_msg=False)
 
-    model.to_device("@numpy")
-    checkpoint.save(out / "model.npz", model)
+        model.to_device("@numpy")
+        checkpoint.save(out / "model.npz", model)
     log = trainer.get_extension("LogReport").log
     degraded, originals = test_pairs._datasets
     images = trainer.updater.iteration * settings.batchsize
     return Result(
-        mse=log[-1]["validation/main/loss"],
+        mse=log[-1][VALIDATION_LOSS],
         degraded_mse=float(np.mean((degraded - originals) ** 2, dtype=np.float64)),
         images_per_second=images / trainer.elapsed_time,
         seconds=trainer.elapsed_time,
@@ -131,10 +146,59 @@ def train(settings: Settings, out: Path, resume: Path | None = None, terminal: T
     )
 
 
+def _check_fit(settings: Settings, dataset: Dataset) -> None:
+    count, height, width = dataset.train.images.shape
+    if settings.batchsize > count:
+        raise UserError(f"--batchsize {settings.batchsize}: there are {count:,} training images")
+    if settings.size > min(height, width):
+        raise UserError(f"--size {settings.size}: the images are {height}×{width} already")
+
+
+def identity(settings: Settings, dataset: Dataset) -> dict[str, int | str]:
+    """The flags that decide what every step computes, and their values; of the data, a digest."""
+    digest = hashlib.sha256()
+    for split in dataset:
+        digest.update(f"{split.images.shape}".encode())
+        digest.update(np.ascontiguousarray(split.images))
+    return {
+        "seed": settings.seed,
+        "batchsize": settings.batchsize,
+        "size": settings.size,
+        "data": digest.hexdigest(),
+    }
+
+
+def _snapshot_due(every: int | None, interruption: Interruption) -> Callable[[training.Trainer], bool]:
+    def due(trainer: training.Trainer) -> bool:
+        in_mid_epoch = every is not None and trainer.updater.iteration % every == 0
+        return trainer.updater.is_new_epoch or in_mid_epoch or interruption.trigger(trainer)
+
+    return due
+
+
+def _start(trainer: training.Trainer, snapshots: Snapshots, settings: Settings, resume: Path | None) -> None:
+    """Bring the trainer to its first step, and the directory to where a later ``--resume`` finds this run."""
+    out = Path(trainer.out)
+    if resume is not None:
+        resume = snapshots.resume(resume, trainer)
+        if trainer.updater.epoch_detail > settings.epoch:
+            raise UserError(
+                f"--resume: {resume} has {trainer.updater.epoch_detail:.4g} epochs already; "
+                "ask for more with --epoch"
+            )
+    aside = set_aside(out, resume)
+    if aside and resume is None:
+        print(
+            f"{out}: a run begins anew; until its first snapshot, the earlier run's is {aside[-1]}",
+            file=sys.stderr,
+        )
+    files.remove_temporaries(out)
+
+
 def initial_model(seed: int) -> CNNAE:
     """CNNAE with the initial weights of a seed; NumPy's global generator is left as it was."""
     state = np.random.get_state()
-    np.random.seed(seed)  # noqa: NPY002 – Chainer's initialisers draw from the global generator
+    np.random.seed(seed)
     try:
         return CNNAE()
     finally:
@@ -167,40 +231,17 @@ def build_trainer(
 
     trainer = training.Trainer(updater, (settings.epoch, "epoch"), out=str(out))
     trainer.extend(extensions.Evaluator(test_iter, model, device=model.device))
-    trainer.extend(extensions.LogReport())
+    trainer.extend(stop_if_diverged)
+    trainer.extend(LogReport())
     columns = ["epoch", "main/loss", "validation/main/loss", "elapsed_time"]
-    trainer.extend(extensions.PrintReport(columns, out=_Lines(terminal)))
-    trainer.extend(
-        extensions.PlotReport(["main/loss", "validation/main/loss"], "epoch", filename="loss.png")
-    )
-    trainer.extend(checkpoint.snapshot)
+    trainer.extend(extensions.PrintReport(columns, out=Lines(terminal)))
+    trainer.extend(LossPlot())
     if terminal.isatty():
-        trainer.extend(extensions.ProgressBar(out=terminal))
+        # A trigger without a state: a run may be resumed where there is no terminal.
+        trainer.extend(extensions.ProgressBar(out=terminal), trigger=lambda trainer: True)
     return trainer
-
-
-def prepare_directory(out: Path) -> None:
-    """Make the output directory and make sure that it can be written to."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_whole(out / "log", lambda file: file.write(b"[]"))
-    except OSError as error:
-        raise UserError(f"--out: {out}: cannot write there: {error.strerror}") from error
 
 
 def psnr(mse: float) -> float:
     """Peak signal-to-noise ratio in dB of a mean squared error, for intensities in [0, 1]."""
     return math.inf if mse == 0 else -10 * math.log10(mse)
-
-
-class _Lines:
-    """A stream for PrintReport, which begins each line with an escape sequence for the progress bar's sake."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        self._stream.write(text if self._stream.isatty() else text.replace("\033[J", ""))
-
-    def flush(self) -> None:
-        self._stream.flush()

@@ -1,0 +1,105 @@
+"""What a run tells while it goes: the log, the curve, the table of losses."""
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import TextIO
+
+import chainer
+from chainer import training
+from chainer.training import extensions
+
+from srmnist.errors import UserError
+from srmnist.files import replacing, write_whole
+
+LOSS = "main/loss"
+VALIDATION_LOSS = "validation/main/loss"
+
+
+class LogReport(extensions.LogReport):
+    """Chainer's LogReport; its file appears whole, and a run resumed in mid-epoch logs the same bits."""
+
+    def __init__(self) -> None:
+        super().__init__(filename=None)
+
+    def __call__(self, trainer: training.Trainer) -> None:
+        entries = len(self.log)
+        super().__call__(trainer)
+        if len(self.log) > entries:
+            text = json.dumps(self.log, indent=4)
+            write_whole(Path(trainer.out) / "log", lambda file: file.write(text.encode()))
+
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
+        # At the end of an epoch the sum of losses has no entries yet, and in mid-epoch it has one: with one
+        # always there, every snapshot holds the same names.
+        self._summary._summaries[LOSS]
+        super().serialize(serializer)
+
+
+class LossPlot(extensions.PlotReport):
+    """Chainer's PlotReport; its file appears whole, and after a resume it continues from the log."""
+
+    name = "PlotReport"
+
+    def __init__(self) -> None:
+        super().__init__([LOSS, VALIDATION_LOSS], "epoch")
+
+    def initialize(self, trainer: training.Trainer) -> None:
+        # Chainer's own snapshots forget a PlotReport's trigger and its sum of losses, so that a resumed curve
+        # has a point too many. Both are LogReport's.
+        report = trainer.get_extension("LogReport")
+        self._trigger, self._summary = copy.deepcopy((report._trigger, report._summary))
+        self._data = {key: [(entry["epoch"], entry[key]) for entry in report.log] for key in self._y_keys}
+
+    def __call__(self, trainer: training.Trainer) -> None:
+        with replacing(Path(trainer.out) / "loss.png") as temporary:
+            self._file_name = temporary.name
+            super().__call__(trainer)
+
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
+        """Nothing: see `initialize`."""
+
+
+class Lines:
+    """A stream for PrintReport, which begins each line with an escape sequence for a progress bar's sake."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        self._stream.write(text if self._stream.isatty() else text.replace("\033[J", ""))
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+@training.make_extension(trigger=lambda trainer: True, priority=training.PRIORITY_EDITOR)
+def stop_if_diverged(trainer: training.Trainer) -> None:
+    """Trainer extension: end the run at the first loss that is not a number, before anything records it."""
+    for name, value in trainer.observation.items():
+        loss = float(getattr(value, "array", value))
+        if not math.isfinite(loss):
+            raise UserError(
+                f"diverged: {name} is {loss} at iteration {trainer.updater.iteration}; "
+                f"snapshots in {trainer.out} are from before"
+            )
+
+
+def parse_log(text: str) -> list[dict[str, float]]:
+    """A log as LogReport keeps it in a snapshot, which anybody may have made.
+
+    Raises
+    ------
+    ValueError
+        If it is not a list of finite numbers under the names that the reports use.
+    """
+    try:
+        log = json.loads(text)
+        for number, entry in enumerate(log, 1):
+            losses = (entry[LOSS], entry[VALIDATION_LOSS], entry["iteration"], entry["elapsed_time"])
+            if entry["epoch"] != number or not all(map(math.isfinite, losses + tuple(entry.values()))):
+                raise ValueError
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError("its log is not a list of finite losses") from error
+    return log

@@ -1,0 +1,191 @@
+"""Snapshots: a run on disk, from which it goes on to the same bits."""
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import chainer
+import numpy as np
+from chainer import training
+
+from srmnist.archive import read_npz
+from srmnist.checkpoint import save_arrays
+from srmnist.errors import UserError
+from srmnist.files import FileError
+from srmnist.reports import LOSS, parse_log
+
+_NAME = "snapshot_iter_{}.npz"
+# Where a run starts over, the snapshots of the earlier one wait under this name until there is a new one.
+_EARLIER = "snapshot_earlier_iter_{}.npz"
+# The order of an epoch follows from the seed and the epoch, so that no file can prescribe another.
+_ORDER = "updater/iterator:main/order"
+
+
+class Snapshots(training.Extension):
+    """Trainer extension that saves the whole trainer to ``snapshot_iter_N.npz`` and keeps the last two.
+
+    Parameters
+    ----------
+    settings : mapping of str to int or str
+        The flags, and their values, that a run must have in common with the one that goes on from its
+        snapshots. They are saved with it.
+    """
+
+    name = "snapshot"
+    priority = -100
+
+    def __init__(self, settings: Mapping[str, int | str]) -> None:
+        self._settings = settings
+
+    def __call__(self, trainer: training.Trainer) -> None:
+        out = Path(trainer.out)
+        iteration = trainer.updater.iteration
+        arrays = self.arrays(trainer)
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise UserError(
+                    f"diverged: {name} has a value that is not finite at iteration {iteration}; "
+                    f"snapshots in {out} are from before"
+                )
+        save_arrays(out / _NAME.format(iteration), arrays)
+        snapshots = find_snapshots(out)
+        before = max((other for other in snapshots if other < iteration), default=None)
+        for other, path in snapshots.items():
+            if other not in (iteration, before):
+                path.unlink()
+        for path in out.glob(_EARLIER.format("*")):
+            path.unlink()
+
+    def arrays(self, trainer: training.Trainer) -> dict[str, np.ndarray]:
+        """What a snapshot of a running trainer holds."""
+        arrays = chainer.serializers.npz.serialize(trainer)
+        del arrays[_ORDER]
+        arrays.update({f"settings/{flag}": value for flag, value in self._settings.items()})
+        return {name: np.asarray(array) for name, array in arrays.items()}
+
+    def load(self, path: Path, trainer: training.Trainer) -> None:
+        """Bring a trainer to where it was when the snapshot was taken.
+
+        Raises
+        ------
+        FileError
+            If the snapshot is damaged, or not one of such a trainer.
+        UserError
+            If it was taken with other settings.
+        """
+        iterator = trainer.updater.get_iterator("main")
+        arrays = read_npz(path, self._template(trainer))
+        for flag, value in self._settings.items():
+            if arrays[f"settings/{flag}"] != value:
+                raise UserError(_differs(path, flag, arrays[f"settings/{flag}"].item(), value))
+        try:
+            _check_progress(arrays, len(iterator.dataset), iterator.batch_size)
+        except ValueError as error:
+            raise FileError(f"{path}: {error}") from error
+        iterator.order_sampler.epoch = int(arrays["updater/iterator:main/epoch"])
+        arrays[_ORDER] = iterator.order_sampler(np.arange(len(iterator.dataset)), 0)
+        chainer.serializers.NpzDeserializer(arrays).load(trainer)
+
+    def resume(self, source: Path, trainer: training.Trainer) -> Path:
+        """Load a snapshot, or the newest readable one in a directory; a damaged one is named on stderr.
+
+        Returns
+        -------
+        Path
+            The snapshot loaded.
+
+        Raises
+        ------
+        UserError
+            If there is none, or as `load` does.
+        """
+        if not source.is_dir():
+            self.load(source, trainer)
+            return source
+        snapshots = find_snapshots(source)
+        if not snapshots:
+            raise UserError(f"--resume: no snapshot in {source}")
+        for path in reversed(snapshots.values()):
+            try:
+                self.load(path, trainer)
+                return path
+            except FileError as error:
+                print(f"{error}; trying the snapshot before it", file=sys.stderr)
+        raise UserError(f"--resume: no snapshot in {source} can be read")
+
+    def _template(self, trainer: training.Trainer) -> dict[str, np.ndarray]:
+        """What a snapshot of this trainer would hold now, had it begun: Adam's moments, and a time."""
+        for param in trainer.updater.get_optimizer("main").target.params():
+            param.update_rule._init_states(param)
+        trainer._start_at = 0.0
+        return self.arrays(trainer)
+
+
+def find_snapshots(out: Path) -> dict[int, Path]:
+    """The snapshots in a directory by their iteration, the newest last."""
+    pattern = re.compile(_NAME.format(r"(\d{1,18})"))
+    matches = ((pattern.fullmatch(path.name), path) for path in out.iterdir())
+    return dict(sorted((int(match[1]), path) for match, path in matches if match))
+
+
+def set_aside(out: Path, start: Path | None) -> list[Path]:
+    """Give the snapshots that do not lead to `start` a name that no later ``--resume`` will pick by itself.
+
+    Parameters
+    ----------
+    out : Path
+        The directory of the run.
+    start : Path or None
+        The snapshot from which the run goes on.
+
+    Returns
+    -------
+    list of Path
+        The new names; the first snapshot of the run will remove them.
+    """
+    snapshots = find_snapshots(out)
+    start_at = next((i for i, path in snapshots.items() if start and path.samefile(start)), -1)
+    aside = []
+    for iteration, path in snapshots.items():
+        if iteration > start_at:
+            aside.append(path.replace(out / _EARLIER.format(iteration)))
+    return aside
+
+
+def _differs(path: Path, flag: str, found: int | str, wanted: int | str) -> str:
+    what = "other images" if flag == "data" else f"{found}, not {wanted}"
+    return f"--{flag}: {path} is of a run with {what}; give the same, or begin anew without --resume"
+
+
+def _check_progress(arrays: Mapping[str, np.ndarray], images: int, batchsize: int) -> None:
+    """Refuse a snapshot whose counters disagree: all of them follow from the number of iterations."""
+    iteration = int(arrays["updater/iteration"])
+    log = parse_log(arrays["extensions/LogReport/_log"].item())
+    epoch, position = divmod(iteration * batchsize, images)
+    epoch_before, position_before = divmod((iteration - 1) * batchsize, images)
+    ends = [-(-n * images // batchsize) for n in range(1, len(log) + 1)]
+    if iteration < 1 or len(log) != epoch or ends != [entry["iteration"] for entry in log]:
+        raise ValueError(f"its log does not fit its {iteration} iterations")
+    progress = {
+        "t": iteration,
+        "iteration": iteration,
+        "previous_iteration": iteration,
+        "epoch": epoch,
+        "current_position": position,
+        "is_new_epoch": position < batchsize,
+        "previous_epoch_detail": epoch + position / images,
+        "_names": json.dumps([LOSS]),
+        "_n": iteration - (ends[-1] if ends else 0),
+        # Of the step before, as the loop asks for its end before each step:
+        "stop_trigger/previous_iteration": iteration - 1,
+        "stop_trigger/previous_epoch_detail": epoch_before + position_before / images,
+        "updater/iterator:main/previous_epoch_detail": epoch_before + position_before / images,
+    }
+    for name, array in arrays.items():
+        right = progress.get(name, progress.get(name.rpartition("/")[2]))
+        if right is not None and array != right:
+            raise ValueError(f"{name} is {array}, not {right}")
+    if arrays["_snapshot_elapsed_time"] < 0:
+        raise ValueError("its elapsed time is negative")

@@ -1,0 +1,115 @@
+"""Damaged and hostile files, made from good ones: what the soak feeds to the readers."""
+
+import gzip
+import io
+import struct
+import zipfile
+from functools import cache
+from random import Random
+
+import numpy as np
+
+# Of these any finite value, or any number, is as good as another: a change is no damage.
+_FREE = ("/N", "/_x", "/_x2", "_snapshot_elapsed_time")
+
+
+def damage(data: bytes, random: Random) -> bytes:
+    """What a bad disk or a broken transfer does to a file: bits flip, parts go missing or come twice."""
+    body = bytearray(data)
+    start = random.randrange(len(body))
+    end = min(len(body), start + random.choice([1, 2, 4, 100, 5000]))
+    kind = random.randrange(7)
+    if kind == 0:
+        body[start] ^= 1 << random.randrange(8)
+    elif kind == 1:
+        body[start:end] = random.choice([b"\x00", b"\xff"]) * (end - start)
+    elif kind == 2:
+        body[start:end] = random.randbytes(end - start)
+    elif kind == 3:
+        del body[start:]
+    elif kind == 4:
+        del body[start:end]
+    elif kind == 5:
+        body[start:start] = body[start:end]
+    else:
+        body += random.randbytes(random.choice([1, 100, 70000]))
+    return bytes(body)
+
+
+def forge_npz(data: bytes, random: Random) -> bytes:
+    """An archive that is whole, and holds what a reader must not take."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as npz:
+        arrays = dict(npz)
+    name = random.choice([name for name in arrays if not name.endswith(_FREE)])
+    array = arrays[name]
+    members = {name: _npy(array) for name, array in arrays.items()}
+    forgeries = {
+        "missing": lambda: members.pop(name),
+        "extra": lambda: members.update({f"{name}2": members[name]}),
+        "renamed": lambda: members.update({f"../{name}": members.pop(name)}),
+        "no array": lambda: members.update({name: random.randbytes(200)}),
+        "object": lambda: members.update({name: _npy_header("|O", array.shape) + b"cos\nabort\n(tR."}),
+        "claims much": lambda: members.update({name: _npy_header("<f4", (5 * 10**9, 5))}),
+        "bomb": lambda: members.update({name: _zeros()}),
+        "other shape": lambda: members.update({name: _npy(np.stack([array, array]))}),
+        "other dtype": lambda: members.update({name: _npy(np.full(array.shape, 1j))}),
+        "deep header": lambda: members.update({name: _npy_header("<f4", "(" * 3000)}),
+    }
+    if array.dtype.kind == "f":
+        bad = np.array(array)
+        bad.reshape(-1)[random.randrange(bad.size)] = random.choice([np.nan, np.inf, -np.inf])
+        forgeries["not finite"] = lambda: members.update({name: _npy(bad)})
+    if array.dtype.kind == "i":
+        off = array + random.choice([-(2**62), -1, 1, 2**62])
+        forgeries["other number"] = lambda: members.update({name: _npy(off)})
+    if array.dtype.kind == "U":
+        text = random.choice(["[" * 100000, "[NaN]", '{"epoch": 1}', "[1e999]", "", "[[]]", "9" * 5000])
+        forgeries["other text"] = lambda: members.update({name: _npy(np.array(text))})
+    forgeries[random.choice(sorted(forgeries))]()
+    compressions = [zipfile.ZIP_STORED, *[zipfile.ZIP_DEFLATED] * 6, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", random.choice(compressions)) as archive:
+        for member, content in members.items():
+            archive.writestr(f"{member}.npy", content)
+    return buffer.getvalue()
+
+
+def forge_idx(data: bytes, random: Random) -> bytes:
+    """An IDX file whose header lies about its magic number or its dimensions."""
+    header = list(struct.unpack_from(">4I", data))
+    number = random.randrange(4)
+    header[number] = random.choice([0, 1, header[number] - 1, header[number] + 1, 2**31, 2**32 - 1])
+    return struct.pack(">4I", *header) + data[16:]
+
+
+def forge_idx_gz(data: bytes, random: Random) -> bytes:
+    """A gzip file that lies in its IDX header, is cut short, or unpacks to far more than it should."""
+    kind = random.randrange(4)
+    if kind == 0:
+        return gzip.compress(forge_idx(data, random), 1)
+    if kind == 1:
+        return damage(gzip.compress(data, 1), random)
+    if kind == 2:
+        return gzip.compress(data, 1) + _gzip_zeros()
+    return gzip.compress(struct.pack(">4I", 0x803, 10**6, 28, 28), 1) + _gzip_zeros()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _npy_header(dtype: str, shape: tuple[int, ...] | str) -> bytes:
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
+
+
+@cache
+def _zeros() -> bytes:
+    return bytes(100 << 20)
+
+
+@cache
+def _gzip_zeros() -> bytes:
+    return gzip.compress(bytes(800 << 20), 1)

@@ -1,0 +1,55 @@
+"""Short training runs on little data, through the script."""
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from srmnist.data import embedded_mnist
+from srmnist.errors import UserError
+
+BATCHSIZE = 16
+
+
+def train_command(script: Path, directory: Path, *flags: object) -> list[str]:
+    """The command that trains on small data."""
+    words = [sys.executable, script, "--data", directory, "--batchsize", BATCHSIZE, *flags]
+    return [str(word) for word in words]
+
+
+def small_data(directory: Path, train: int = 128, test: int = 64) -> None:
+    """Write MNIST's first images as IDX files."""
+    directory.mkdir()
+    for half, split, count in zip(("train", "t10k"), embedded_mnist(), (train, test), strict=True):
+        header = struct.pack(">4I", 0x803, count, *split.images.shape[1:])
+        (directory / f"{half}-images-idx3-ubyte").write_bytes(header + split.images[:count].tobytes())
+
+
+def results(out: Path) -> tuple[dict[str, bytes], list[dict[str, float]], bytes]:
+    """What a run must end with whatever befell it: weights, losses and curve, without the times."""
+    with np.load(out / "model.npz", allow_pickle=False) as npz:
+        weights = {name: array.tobytes() for name, array in npz.items()}
+    log = json.loads((out / "log").read_text())
+    losses = [{key: value for key, value in entry.items() if key != "elapsed_time"} for entry in log]
+    return weights, losses, (out / "loss.png").read_bytes()
+
+
+def finish(command: list[str], out: Path) -> None:
+    """Train to the end, from the last snapshot if there is one.
+
+    Raises
+    ------
+    UserError
+        If the script ends with another status than 0, or says anything on stderr.
+    """
+    done = subprocess.run(resumed(command, out), capture_output=True, text=True)
+    if done.returncode != 0 or done.stderr:
+        raise UserError(f"exit status {done.returncode}: {done.stderr}")
+
+
+def resumed(command: list[str], out: Path) -> list[str]:
+    """The command with ``--out``, and with ``--resume`` if there is a snapshot."""
+    return [*command, "--out", str(out), *(["--resume"] if any(out.glob("snapshot_iter_*")) else [])]
