@@ -6,6 +6,7 @@ round, so that a machine that others use as well disturbs them alike; medians ar
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import platform
@@ -100,7 +101,7 @@ def torch_model() -> Any:
 
     channels = (1, 16, 32, 64)
     layers: list[nn.Module] = []
-    for before, after in zip(channels, channels[1:], strict=False):
+    for before, after in itertools.pairwise(channels):
         convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
         layers += [convolution, nn.BatchNorm2d(after, eps=2e-5), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 3, padding=1), nn.Sigmoid())
@@ -131,7 +132,9 @@ def _torch_variant(degraded: np.ndarray, originals: np.ndarray, name: str) -> Va
     return Variant(step, evaluate)
 
 
-def measure(made: dict[str, Variant], batch: int, rounds: int, warmup: int = 3) -> dict[str, dict[str, float]]:
+def measure(
+    made: dict[str, Variant], batch: int, rounds: int, warmup: int = 3
+) -> dict[str, dict[str, float]]:
     """Median milliseconds of a training step and of an evaluation, the variants taking turns."""
     random = np.random.default_rng(0)
     times: dict[str, dict[str, list[float]]] = {name: {"step": [], "evaluate": []} for name in made}

@@ -222,9 +222,7 @@ def product_tile(rows, columns, *, a_row, a_depth, b_depth, c_row, accumulate=Fa
         sums = []
         for i in range(rows):
             scalar = _splat(builder, builder.load(builder.gep(a_k, [constant(i * a_row)])))
-            sums += [
-                _fma(builder, scalar, vectors[j], accumulators[i * columns + j]) for j in range(columns)
-            ]
+            sums += [_fma(builder, scalar, vectors[j], accumulators[i * columns + j]) for j in range(columns)]
 
         following = builder.add(k, constant(1))
         k.add_incoming(following, loop)

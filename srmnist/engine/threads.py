@@ -34,7 +34,9 @@ def _quota(root: Path) -> float:
         if (root / "cpu.max").exists():
             limit, period = (root / "cpu.max").read_text().split()
         else:
-            limit, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            limit, period = (
+                (root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+            )
         return float(limit) / float(period) if float(limit) > 0 else math.inf
     except (OSError, ValueError, ZeroDivisionError):  # no such file; or its limit is the word "max"
         return math.inf

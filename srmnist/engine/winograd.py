@@ -155,7 +155,9 @@ def transform_filters(taps, filters, u):
         for position in range(POSITIONS):
             value = splat(np.float32(0))
             for tap in range(9):
-                value = fma(splat(_FILTER_TRANSFORM[9 * position + tap]), load(taps, tap * filters + f), value)
+                value = fma(
+                    splat(_FILTER_TRANSFORM[9 * position + tap]), load(taps, tap * filters + f), value
+                )
             store(u, position * filters + f, value)
 
 

@@ -1,0 +1,302 @@
+"""The CPU engine equals the article's functions, whatever it is given."""
+
+import copy
+import os
+import platform
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from srmnist import CNNAE, engine
+import chainer
+from chainer import gradient_check
+from conftest import ROOT
+
+pytestmark = pytest.mark.skipif(engine._cpu() is None, reason="Numba is not installed: there is no engine")
+
+SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 13), st.integers(1, 13))
+
+
+def make_model(seed):
+    """A model none of whose parameters is what it starts from."""
+    random = np.random.default_rng(seed)
+    model = CNNAE()
+    for parameter in model.params():
+        parameter.array[...] = random.normal(scale=0.2, size=parameter.shape)
+    for link in (model.bn1, model.bn2, model.bn3):
+        link.gamma.array += 1
+        link.avg_mean[...] = random.normal(scale=0.1, size=link.avg_mean.shape)
+        link.avg_var[...] = random.uniform(0.5, 1.5, link.avg_var.shape)
+    return model
+
+
+def images(seed, shape):
+    random = np.random.default_rng(seed)
+    batch, height, width = shape
+    return random.random((2, batch, 1, height, width), np.float32)
+
+
+def everything(model, x, t, plain, train=True):
+    """Output, loss, every gradient and every running statistic."""
+    with chainer.using_config("plain", plain), chainer.using_config("train", train):
+        x = chainer.Variable(x)
+        model.cleargrads()
+        y = model.forward(x)
+        loss = chainer.functions.mean_squared_error(y, t)
+        loss.backward()
+    statistics = {
+        f"{link.name}/{name}": getattr(link, name)
+        for link in (model.bn1, model.bn2, model.bn3)
+        for name in ("avg_mean", "avg_var")
+    }
+    gradients = {name: parameter.grad for name, parameter in model.namedparams()}
+    return {"y": y.array, "loss": loss.array, "gx": x.grad, **gradients, **statistics}
+
+
+def closest_to_kink(model, x, train):
+    """The smallest magnitude that reaches a ReLU: where rounding decides its sign, gradients jump."""
+    smallest = np.inf
+    with chainer.using_config("train", train), chainer.no_backprop_mode():
+        model = copy.deepcopy(model)
+        for layer in (1, 2, 3):
+            h = model[f"bn{layer}"](model[f"conv{layer}"](x))
+            smallest = min(smallest, float(np.abs(h.array).min()))
+            x = chainer.functions.relu(h)
+    return smallest
+
+
+def assert_same(found, expected, tolerance):
+    for name, value in expected.items():
+        size = np.abs(value).max()
+        worst = np.abs(found[name] - value).max()
+        assert worst <= tolerance * size + 1e-12, f"{name}: off by {worst} of {size}"
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=SHAPES, train=st.booleans(), seed=st.integers(0, 2**16))
+def test_equals_plain_chainer_for_every_shape_and_mode(shape, train, seed):
+    x, t = images(seed, shape)
+    model = make_model(seed)
+    # One pixel has no variance: it is divided by the root of eps, and its rounding with it.
+    assume(np.prod(shape) > 1 or not train)
+    assume(closest_to_kink(model, x, train) > 1e-5)
+    twin = copy.deepcopy(model)
+    assert_same(everything(model, x, t, False, train), everything(twin, x, t, True, train), 3e-4)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_equals_plain_chainer_on_a_whole_batch(train):
+    x, t = images(1, (64, 28, 28))
+    model = make_model(1)
+    twin = copy.deepcopy(model)
+    found, expected = everything(model, x, t, False, train), everything(twin, x, t, True, train)
+    # Some of five million activations lie at the kink of their ReLU, where rounding decides on which side:
+    # single gradients jump there, so these are compared as a whole.
+    for name, value in expected.items():
+        assert np.linalg.norm(found[name] - value) < 5e-3 * np.linalg.norm(value), name
+    assert_same(found, {name: expected[name] for name in ("y", "loss", "bn3/avg_mean", "bn3/avg_var")}, 1e-4)
+
+
+def test_rounds_no_worse_than_ten_times_plain_chainer():
+    """What Winograd's algorithm costs in accuracy, against the same network in float64."""
+    x, _ = images(2, (8, 28, 28))
+    model = make_model(2)
+    exact = copy.deepcopy(model)
+    for link in exact.links():
+        for parameter in link.params(include_uninit=False):
+            parameter.array = parameter.array.astype(np.float64)
+        if isinstance(link, chainer.links.BatchNormalization):
+            link.avg_mean, link.avg_var = link.avg_mean.astype(np.float64), link.avg_var.astype(np.float64)
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        truth = exact.forward(x.astype(np.float64)).array
+        with chainer.using_config("plain", True):
+            plain = model.forward(x).array
+        engine_ = model.forward(x).array
+    error_plain, error_engine = (np.sqrt(np.mean((y - truth) ** 2)) for y in (plain, engine_))
+    assert 0 < error_engine < 10 * error_plain
+
+
+def test_gradients_agree_with_finite_differences():
+    x, t = images(3, (2, 6, 5))
+    model = make_model(3)
+    with chainer.using_config("train", False):
+        assert closest_to_kink(model, x, False) > 1e-4
+        gradient_check.check_backward(
+            lambda x: chainer.functions.sum(model.forward(x) * t),
+            x, None, list(model.params()), eps=2e-2, rtol=2e-2, atol=2e-3,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_without_backprop_the_result_is_the_same(train):
+    x, _ = images(4, (5, 9, 8))
+    model = make_model(4)
+    twin = copy.deepcopy(model)
+    with chainer.using_config("train", train):
+        expected = twin.forward(x).array
+        with chainer.no_backprop_mode():
+            found = model.forward(x).array
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_array_equal(model.bn2.avg_var, twin.bn2.avg_var)
+
+
+def test_the_model_used_twice_in_one_graph_keeps_both_sets_of_activations():
+    x, t = images(5, (3, 8, 8))
+    totals = []
+    for plain in (False, True):
+        model = make_model(5)
+        with chainer.using_config("plain", plain):
+            model.cleargrads()
+            loss = model(x, t) + 2 * model(t, x)
+            loss.backward()
+        totals.append({name: parameter.grad for name, parameter in model.namedparams()})
+    assert_same(*totals, 3e-4)
+
+
+def test_gradients_of_gradients_go_through_chainers_functions():
+    x, t = images(6, (2, 5, 5))
+    seconds = []
+    for plain in (False, True):
+        model = make_model(6)
+        with chainer.using_config("plain", plain), chainer.using_config("train", False):
+            model.cleargrads()
+            v = chainer.Variable(x)
+            y = model.forward(v) * t
+            (gx,) = chainer.grad([y], [v], enable_double_backprop=True)
+            chainer.functions.sum(gx * gx).backward()
+        seconds.append({"conv2": model.conv2.W.grad, "conv4": model.conv4.W.grad})
+    assert_same(*seconds, 1e-3)
+
+
+def test_recomputing_leaves_the_running_statistics_alone():
+    x, t = images(7, (2, 6, 6))
+    model, twin = make_model(7), make_model(7)
+    chainer.functions.forget(model.forward, x).grad = t
+    model(x, t)
+    twin(x, t)
+    twin(x, t)
+    y = chainer.functions.forget(model.forward, x)
+    before = model.bn1.avg_mean.copy()
+    chainer.functions.sum(y).backward()
+    np.testing.assert_array_equal(model.bn1.avg_mean, before)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_dtypes_take_the_plain_path(dtype):
+    with chainer.using_config("dtype", dtype):
+        model = CNNAE()
+        y = model.forward(np.zeros((1, 1, 4, 4), dtype))
+    assert y.dtype == dtype
+    assert y.creator.label == "Sigmoid"
+
+
+def test_the_engine_is_the_default_and_plain_switches_it_off():
+    model, x = CNNAE(), np.zeros((1, 1, 4, 4), np.float32)
+    assert model.forward(x).creator.label == "Restore"
+    with chainer.using_config("plain", True):
+        assert model.forward(x).creator.label == "Sigmoid"
+
+
+def test_images_that_are_not_contiguous_are_read_right():
+    x, _ = images(8, (4, 8, 10))
+    model = make_model(8)
+    view = np.ascontiguousarray(x.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
+    with chainer.using_config("train", False):
+        np.testing.assert_array_equal(model.forward(view).array, model.forward(x).array)
+
+
+def test_wrong_shapes_are_chainers_to_complain_about():
+    with pytest.raises(chainer.utils.type_check.InvalidType):
+        CNNAE().forward(np.zeros((1, 3, 4, 4), np.float32))
+
+
+def test_any_number_of_threads_gives_the_same_bits():
+    numba = pytest.importorskip("numba")
+    x, t = images(9, (13, 11, 9))
+    results, before = [], numba.get_num_threads()
+    try:
+        for threads in range(1, before + 1):
+            numba.set_num_threads(threads)
+            results.append(everything(make_model(9), x, t, plain=False))
+    finally:
+        numba.set_num_threads(before)
+    for result in results[1:]:
+        for name, value in results[0].items():
+            np.testing.assert_array_equal(result[name], value, err_msg=name)
+
+
+def run_python(program, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def test_without_numba_the_plain_path_runs_and_says_so_once():
+    done = run_python(
+        "import sys; sys.modules['numba'] = None\n"
+        "import numpy, srmnist\n"
+        "model = srmnist.CNNAE()\n"
+        "for _ in range(2): y = model.forward(numpy.zeros((1, 1, 4, 4), 'f'))\n"
+        "print(y.creator.label)"
+    )
+    assert done.stdout == "Sigmoid\n"
+    assert len(done.stderr.splitlines()) == 1
+    assert "Numba" in done.stderr
+
+
+PROGRAM_FOR_OTHER_PROCESSORS = """
+import copy
+from srmnist.engine import simd
+import test_engine as this
+x, t = this.images(10, (3, 9, 14))
+model = this.make_model(10)
+twin = copy.deepcopy(model)
+this.assert_same(this.everything(model, x, t, False), this.everything(twin, x, t, True), 1e-3)
+print(simd.LANES)
+"""
+
+
+@pytest.mark.parametrize(
+    ("processor", "features", "lanes"),
+    [("haswell", "+avx,+avx2,+fma,+bmi,+bmi2,+f16c", 8), ("x86-64", "+sse2", 4)],
+)
+def test_narrower_processors_compute_the_same(processor, features, lanes):
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("compiles for other x86 processors, which this is not")
+    done = run_python(
+        PROGRAM_FOR_OTHER_PROCESSORS,
+        NUMBA_CPU_NAME=processor,
+        NUMBA_CPU_FEATURES=features,
+        PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+    )
+    assert done.stdout == f"{lanes}\n", done.stderr
+
+
+def test_a_cache_that_cannot_be_written_is_harmless(monkeypatch):
+    pytest.importorskip("numba")
+    from srmnist.engine.compiled import compiled
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    def double(x):
+        return 2 * x
+
+    kept = compiled(double)
+    monkeypatch.setattr(kept._cache._cache, "save_overload", full)
+    assert kept(21) == 42
+    monkeypatch.setattr("srmnist.engine.compiled.njit", no_locator)
+    assert compiled(double)(21) == 42
+
+
+def no_locator(cache=False, **options):
+    import numba
+
+    if cache:
+        raise RuntimeError("cannot cache function: no locator available")
+    return numba.njit(**options)
