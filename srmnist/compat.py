@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy
 
@@ -37,7 +38,9 @@ def import_chainer() -> types.ModuleType:
         raise ImportError(_BROKEN)
     add_numpy_names()
     with import_stand_ins():
-        return importlib.import_module("chainer")
+        # The article's own import line names gradient_check, which Chainer does not import by itself.
+        importlib.import_module("chainer.gradient_check")
+    return sys.modules["chainer"]
 
 
 def add_numpy_names() -> None:
@@ -66,38 +69,39 @@ def add_numpy_names() -> None:
 def import_stand_ins() -> Iterator[None]:
     """Stand in for two packages that only Chainer's import needs, and take the stand-ins away again.
 
-    ``_environment_check.py`` and ``testing/helper.py`` import ``pkg_resources`` (gone since setuptools 82,
-    and before that a warning on the user's terminal) to look for versions of CuPy and iDeep that nobody
-    can install any more; here nothing is ever found, so nothing is reported. ``_environment_check.py``
-    also imports ``numpy.distutils.system_info`` (gone since Python 3.12, broken by setuptools 74 before)
-    to ask on macOS for NumPy's BLAS; here the answer is "unknown".
-    """
-    stand_ins = {}
-    if "pkg_resources" not in sys.modules:
-        stand_ins["pkg_resources"] = _pkg_resources()
-    if "numpy.distutils.system_info" not in sys.modules:
-        system_info = types.ModuleType("numpy.distutils.system_info")
-        system_info.get_info = lambda name: {}  # type: ignore[attr-defined]
-        distutils = types.ModuleType("numpy.distutils")
-        distutils.system_info = system_info  # type: ignore[attr-defined]
-        stand_ins["numpy.distutils"] = distutils
-        stand_ins["numpy.distutils.system_info"] = system_info
+    ``_environment_check.py`` imports ``pkg_resources`` (gone since setuptools 82, and before that a warning
+    on the user's terminal) to look for versions of CuPy and iDeep that nobody can install any more; here
+    nothing is ever found, so nothing is reported. ``testing/helper.py``, which ``gradient_check.py`` needs,
+    imports it for the decorators of Chainer's own tests. ``_environment_check.py`` also imports
+    ``numpy.distutils.system_info`` (gone since Python 3.12, broken by setuptools 74 before) to ask on
+    macOS for NumPy's BLAS; here the answer is "unknown".
 
-    missing = object()
-    distutils_before = vars(numpy).get("distutils", missing)
-    sys.modules.update(stand_ins)
-    if "numpy.distutils" in stand_ins:
-        numpy.distutils = stand_ins["numpy.distutils"]  # type: ignore[attr-defined]
+    They stand in even for real packages: a real ``pkg_resources`` warns, and it would find a CuPy 13 too
+    new for Chainer. What was loaded before is put back.
+    """
+    system_info = types.ModuleType("numpy.distutils.system_info")
+    system_info.get_info = lambda name: {}  # type: ignore[attr-defined]
+    distutils = types.ModuleType("numpy.distutils")
+    distutils.system_info = system_info  # type: ignore[attr-defined]
+    stand_ins = {
+        "pkg_resources": _pkg_resources(),
+        "numpy.distutils": distutils,
+        "numpy.distutils.system_info": system_info,
+    }
+    with _replaced(sys.modules, stand_ins), _replaced(vars(numpy), {"distutils": distutils}):
+        yield
+
+
+@contextmanager
+def _replaced(names: dict[str, Any], values: dict[str, Any]) -> Iterator[None]:
+    before = {name: names[name] for name in values if name in names}
+    names.update(values)
     try:
         yield
     finally:
-        for name in stand_ins:
-            del sys.modules[name]
-        if "numpy.distutils" in stand_ins:
-            if distutils_before is missing:
-                del numpy.distutils  # type: ignore[attr-defined]
-            else:
-                numpy.distutils = distutils_before  # type: ignore[attr-defined]
+        for name in values:
+            names.pop(name, None)
+        names.update(before)
 
 
 def _pkg_resources() -> types.ModuleType:

@@ -3,13 +3,14 @@
 import chainer
 import chainer.functions as F
 from chainer import backend
+from chainer.types import NdArray
 
 # Images resized at a time. F.resize_images gathers four neighbours of every output pixel, so 60,000 images
 # at once would take gigabytes; 512 take 13 MB.
 _CHUNK = 512
 
 
-def degrade(images, size=(10, 10)):
+def degrade(images: NdArray, size: int | tuple[int, int] = (10, 10)) -> NdArray:
     """Shrink images, then enlarge them back: the network's input.
 
     Both times ``chainer.functions.resize_images`` samples bilinearly with ``align_corners=True``, as in the

@@ -5,7 +5,7 @@ from chainer.backends import cuda
 
 from srmnist.errors import UserError
 
-_INSTALL = "install it with: pip install 'srmnist[cuda13]' (or cuda12, whichever your driver supports)"
+_INSTALL = "install it with: pip install 'cupy-cuda13x[ctk]' (or cupy-cuda12x[ctk], as your driver allows)"
 
 
 def select_device(gpu: int = -1) -> chainer.backend.Device:
@@ -24,13 +24,16 @@ def select_device(gpu: int = -1) -> chainer.backend.Device:
     if gpu < 0:
         return chainer.get_device("@numpy")
     if not cuda.available:
-        raise UserError(f"--gpu {gpu}: CuPy is not installed; {_INSTALL}")
+        raise UserError(f"--gpu {gpu}: CuPy is not installed or cannot be loaded; {_INSTALL}")
+    runtime = cuda.cupy.cuda.runtime
     try:
-        count = cuda.cupy.cuda.runtime.getDeviceCount()
-    except cuda.cupy.cuda.runtime.CUDARuntimeError as error:
-        raise UserError(f"--gpu {gpu}: CUDA does not answer ({error}); check the driver with nvidia-smi") from error
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        raise UserError(f"--gpu {gpu}: CUDA does not answer ({error}); does nvidia-smi?") from error
     if gpu >= count:
         raise UserError(f"--gpu {gpu}: no such GPU; this machine has {count}, numbered from 0")
+    # CuPy 14 has no cuDNN part any more, and Chainer would advise to install CuPy again with cuDNN.
+    cuda.check_cuda_available._already_warned = True
     device = chainer.get_device(f"@cupy:{gpu}")
     device.use()
     return device

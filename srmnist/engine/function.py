@@ -6,6 +6,8 @@ gradients, and updates the running statistics by the formulas of ``chainer.funct
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chainer
@@ -15,11 +17,13 @@ from chainer import function_node
 
 from srmnist.engine import passes
 from srmnist.engine.passes import C1, C2, C3
-from srmnist.engine.threads import thread_count
-from srmnist.engine.winograd import FILTER_TRANSFORM, POSITIONS
+from srmnist.engine.threads import share, thread_count
+from srmnist.engine.winograd import POSITIONS, panel_width
 
 _CHANNELS = (C1, C2, C3)
 _NO_IMAGE = np.empty(0, np.float32)
+# Slices of a batch, at least. More balance the threads better, but each sums weight gradients of its own.
+_PARTS = 8
 
 
 class Restore(function_node.FunctionNode):
@@ -36,43 +40,47 @@ class Restore(function_node.FunctionNode):
 
     def forward(self, inputs):
         x, w1, gamma1, beta1, w2, gamma2, beta2, w3, gamma3, beta3, w4, bias = inputs
-        batch, _, height, width = x.shape
-        scratch = _scratch.take(height, width)
-        flat = np.ascontiguousarray(x).ravel()
-        z = np.empty(x.size, np.float32)
         if not (self._train or chainer.config.enable_backprop):
-            fixed = [
-                Normalisation.fixed(link, gamma, beta)
-                for link, gamma, beta in zip(
-                    self._links, (gamma1, gamma2, gamma3), (beta1, beta2, beta3), strict=True
-                )
-            ]
-            scale, shift = (np.concatenate([getattr(n, part) for n in fixed]) for part in ("scale", "shift"))
-            passes.evaluate(
-                flat, batch, height, width, _taps(w1), _transformed(w2)[1], _transformed(w3)[1], _taps(w4),
-                bias[0], scale, shift, z, scratch,
-            )  # fmt: skip
-            return (_sigmoid(z).reshape(x.shape),)
-
+            return (self._evaluate(inputs),)
         self.retain_inputs(range(len(inputs)))
         self.retain_outputs((0,))
-        pixels = batch * height * width
-        self._buffers = buffers = _pool.take(pixels)
-        a1, a2, a3 = buffers.activations
+        batch, _, height, width = x.shape
+        pixels = height * width
+        self._parts = _parts(batch)
+        self._buffers = _pool.take(batch * pixels, self._parts)
+        a1, a2, a3 = self._buffers.activations
+        flat, z = np.ascontiguousarray(x).ravel(), np.empty(x.size, np.float32)
         sums = np.empty(3 * batch * C3, np.float32)
-        size = (batch, height, width)
 
-        passes.forward_first(flat, *size, _taps(w1), a1, sums, scratch)
-        n1 = self._normalise(0, sums, batch, height * width, gamma1, beta1)
+        taps = _taps(w1)
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.forward_first(
+            flat, height, width, taps, a1, sums, *slice_))  # fmt: skip
+        n1 = self._normalise(0, sums, batch, pixels, gamma1, beta1)
         self._transposed2, u2 = _transformed(w2)
-        passes.forward_middle(a1, *size, C1, C2, n1.scale, n1.shift, u2, a2, sums, scratch)
-        n2 = self._normalise(1, sums, batch, height * width, gamma2, beta2)
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.forward_middle(
+            a1, height, width, C1, C2, n1.scale, n1.shift, u2, a2, sums, *slice_))  # fmt: skip
+        n2 = self._normalise(1, sums, batch, pixels, gamma2, beta2)
         self._transposed3, u3 = _transformed(w3)
-        passes.forward_middle(a2, *size, C2, C3, n2.scale, n2.shift, u3, a3, sums, scratch)
-        n3 = self._normalise(2, sums, batch, height * width, gamma3, beta3)
-        passes.forward_last(a3, *size, n3.scale, n3.shift, _taps(w4), bias[0], z, scratch)
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.forward_middle(
+            a2, height, width, C2, C3, n2.scale, n2.shift, u3, a3, sums, *slice_))  # fmt: skip
+        n3 = self._normalise(2, sums, batch, pixels, gamma3, beta3)
+        taps = _taps(w4)
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.forward_last(
+            a3, height, width, n3.scale, n3.shift, taps, bias[0], z, *slice_))  # fmt: skip
         self._normalisations = (n1, n2, n3)
         return (_sigmoid(z).reshape(x.shape),)
+
+    def _evaluate(self, inputs):
+        x, w1, gamma1, beta1, w2, gamma2, beta2, w3, gamma3, beta3, w4, bias = inputs
+        parameters_ = zip(self._links, (gamma1, gamma2, gamma3), (beta1, beta2, beta3), strict=True)
+        fixed = [Normalisation.fixed(*layer) for layer in parameters_]
+        scale, shift = (np.concatenate([getattr(n, part) for n in fixed]) for part in ("scale", "shift"))
+        _, _, height, width = x.shape
+        flat, z = np.ascontiguousarray(x).ravel(), np.empty(x.size, np.float32)
+        weights = _taps(w1), _transformed(w2)[1], _transformed(w3)[1], _taps(w4)
+        _each_slice(x.shape, _parts(len(x)), lambda part, *slice_: passes.evaluate(
+            flat, height, width, *weights, bias[0], scale, shift, z, *slice_))  # fmt: skip
+        return _sigmoid(z).reshape(x.shape)
 
     def _normalise(self, layer, sums, batch, pixels, gamma, beta) -> Normalisation:
         """This layer's normalisation, from the batch's statistics or the running ones."""
@@ -96,37 +104,34 @@ class Restore(function_node.FunctionNode):
         gy = grad_outputs[0].array
         gz = (gy * y * (1 - y)).ravel()
         batch, _, height, width = x.shape
-        size = (batch, height, width)
-        scratch = _scratch.take(height, width)
-        threads = len(scratch)
+        count = batch * height * width
         a1, a2, a3 = self._buffers.activations
         g1, g2 = self._buffers.gradients
         n1, n2, n3 = self._normalisations
         sums = np.empty(2 * batch * C3, np.float32)
-        count = batch * height * width
-
-        flipped = _taps(w4)[::-1].copy()
-        dw4 = np.empty((threads, 9 * C3), np.float32)
-        passes.backward_last(gz, a3, *size, flipped.ravel(), n3.forward(), n3.mean, dw4, sums, scratch)
-        c3, ggamma3, gbeta3 = n3.backward(sums, batch, count, self._train)
-        du3 = np.empty((threads, POSITIONS * C2 * C3), np.float32)
-        passes.backward_middle(
-            gz, flipped.ravel(), a3, a2, *size, C2, C3,
-            c3, self._transposed3, n2.forward(), n2.mean, du3, g2, sums, scratch,
-        )  # fmt: skip
-        c2, ggamma2, gbeta2 = n2.backward(sums, batch, count, self._train)
-        du2 = np.empty((threads, POSITIONS * C1 * C2), np.float32)
-        passes.backward_middle(
-            g2, _NO_IMAGE, a2, a1, *size, C1, C2,
-            c2, self._transposed2, n1.forward(), n1.mean, du2, g1, sums, scratch,
-        )  # fmt: skip
-        c1, ggamma1, gbeta1 = n1.backward(sums, batch, count, self._train)
-        dw1 = np.empty((threads, 9 * C1), np.float32)
-        gx = np.empty(x.size, np.float32) if 0 in indexes else _NO_IMAGE
+        parts = self._parts
+        dw1, dw4 = np.empty((parts, 9 * C1), np.float32), np.empty((parts, 9 * C3), np.float32)
+        du2, du3 = (du[:parts] for du in self._buffers.weight_gradients)
         flat = np.ascontiguousarray(x).ravel()
-        passes.backward_first(
-            g1, a1, flat, *size, c1, dw1, _taps(w1)[::-1].ravel(), gx, scratch
-        )
+        gx = np.empty(x.size, np.float32) if 0 in indexes else _NO_IMAGE
+
+        taps, norm = _taps(w4)[::-1].ravel(), n3.forward()
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_last(
+            gz, a3, height, width, taps, norm, n3.mean, dw4[part], sums, *slice_))  # fmt: skip
+        c3, ggamma3, gbeta3 = n3.backward(sums, batch, count, self._train)
+        norm2 = n2.forward()
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_middle(
+            gz, taps, a3, a2, height, width, C2, C3, c3, self._transposed3, norm2, n2.mean,
+            du3[part], g2, sums, *slice_))  # fmt: skip
+        c2, ggamma2, gbeta2 = n2.backward(sums, batch, count, self._train)
+        norm1 = n1.forward()
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_middle(
+            g2, _NO_IMAGE, a2, a1, height, width, C1, C2, c2, self._transposed2, norm1, n1.mean,
+            du2[part], g1, sums, *slice_))  # fmt: skip
+        c1, ggamma1, gbeta1 = n1.backward(sums, batch, count, self._train)
+        flipped = _taps(w1)[::-1].ravel()
+        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_first(
+            g1, a1, flat, height, width, c1, dw1[part], flipped, gx, *slice_))  # fmt: skip
 
         gradients = (
             gx.reshape(x.shape) if 0 in indexes else None,
@@ -207,6 +212,21 @@ class Normalisation(NamedTuple):
         return norm, ggamma.astype(np.float32), gbeta.astype(np.float32)
 
 
+def _parts(batch: int) -> int:
+    """Slices of a batch: the same number, and so the same rounding, for up to four threads."""
+    return min(batch, max(_PARTS, 2 * thread_count()))
+
+
+def _each_slice(shape: tuple[int, ...], parts: int, run: Callable[..., None]) -> None:
+    """Call ``run(part, scratch, begin, end)`` for each slice of a batch of this shape, on all threads."""
+    batch, _, height, width = shape
+    scratch = _scratch.take(height, width)
+    share(
+        lambda worker, part: run(part, scratch[worker], batch * part // parts, batch * (part + 1) // parts),
+        parts,
+    )
+
+
 def _moments(sums: np.ndarray, batch: int, pixels: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance over a batch, (channels,) float64, from `kernels.statistics` of its images."""
     k, s, q = sums[: 3 * batch * channels].reshape(batch, 3, channels).swapaxes(0, 1).astype(np.float64)
@@ -219,10 +239,12 @@ def _moments(sums: np.ndarray, batch: int, pixels: int, channels: int) -> tuple[
 class _Buffers:
     """Activations and gradients of a batch. They return to the pool when their function is gone."""
 
-    def __init__(self, pixels: int) -> None:
-        self.pixels = pixels
+    def __init__(self, pixels: int, parts: int) -> None:
+        self.pixels, self.parts = pixels, parts
         self.activations = [_aligned(pixels * channels) for channels in _CHANNELS]
         self.gradients = [_aligned(pixels * channels) for channels in (C1, C2)]
+        shapes = [(parts, POSITIONS * C1 * C2), (parts, POSITIONS * C2 * C3)]
+        self.weight_gradients = [_aligned(math.prod(shape)).reshape(shape) for shape in shapes]
 
 
 class _Lease:
@@ -231,6 +253,7 @@ class _Lease:
     def __init__(self, pool: list[_Buffers], buffers: _Buffers) -> None:
         self._pool, self._buffers = pool, buffers
         self.activations, self.gradients = buffers.activations, buffers.gradients
+        self.weight_gradients = buffers.weight_gradients
 
     def __del__(self) -> None:
         # One set suffices training; a second spares graphs that use the model twice.
@@ -244,13 +267,12 @@ class _Pool:
     def __init__(self) -> None:
         self._free: list[_Buffers] = []
 
-    def take(self, pixels: int) -> _Lease:
-        fitting = [buffers for buffers in self._free if buffers.pixels >= pixels]
-        if fitting:
-            self._free.remove(fitting[0])
-            return _Lease(self._free, fitting[0])
+    def take(self, pixels: int, parts: int) -> _Lease:
+        for i, buffers in enumerate(self._free):
+            if buffers.pixels >= pixels and buffers.parts >= parts:
+                return _Lease(self._free, self._free.pop(i))
         self._free.clear()
-        return _Lease(self._free, _Buffers(pixels))
+        return _Lease(self._free, _Buffers(pixels, parts))
 
 
 class _Scratch:
@@ -282,16 +304,24 @@ def _taps(w: np.ndarray) -> np.ndarray:
 
 
 def _transformed(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Winograd's transform of weights, flat, as (16, outputs, inputs) and as (16, inputs, outputs)."""
+    """Winograd's transform of weights, flat: for gradients (36, outputs, inputs), and (36, inputs, outputs).
+
+    Both with their columns in panels, see `winograd.panel_width`.
+    """
     outputs, inputs = w.shape[:2]
-    u = (FILTER_TRANSFORM @ w.reshape(-1, 9).T).reshape(POSITIONS, outputs, inputs)
-    return u.ravel(), u.transpose(0, 2, 1).ravel()
+    u = np.empty((POSITIONS, outputs, inputs), np.float32)
+    passes.transform_weights(w.ravel(), outputs * inputs, u.ravel())
+    return tuple(
+        matrix.reshape(POSITIONS, rows, -1, panel_width(columns)).swapaxes(1, 2).ravel()
+        for matrix, rows, columns in ((u, outputs, inputs), (u.swapaxes(1, 2), inputs, outputs))
+    )
 
 
 def _weight_gradient(du: np.ndarray, inputs: int, outputs: int) -> np.ndarray:
-    """The gradient of weights (outputs, inputs, 3, 3) from the threads' shares of their transform's."""
-    dw = FILTER_TRANSFORM.T @ du.sum(axis=0).reshape(POSITIONS, inputs * outputs)
-    return dw.reshape(3, 3, inputs, outputs).transpose(3, 2, 0, 1)
+    """The gradient of weights (outputs, inputs, 3, 3) from the slices' shares of their transform's."""
+    dw = np.empty((9, outputs // panel_width(outputs), inputs, panel_width(outputs)), np.float32)
+    passes.transform_weight_gradient(du.ravel(), len(du), inputs * outputs, dw.ravel())
+    return dw.transpose(1, 3, 2, 0).reshape(outputs, inputs, 3, 3)
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:

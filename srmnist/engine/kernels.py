@@ -1,7 +1,7 @@
 """Convolution, normalisation and their gradients for one image, on vectors of channels.
 
 Activations are flat float32, (H, W, C) with channels last, and begin at an offset ``start``. A padded image
-has a zero border: the image itself begins one row and one pixel in (`geometry` says how wide it is).
+has a zero border: the image itself begins one row and one pixel in (`padded_geometry` says how wide it is).
 ``scale`` and ``shift`` are a batch normalisation as one multiplication and one addition for each channel.
 """
 
@@ -12,17 +12,26 @@ from srmnist.engine import winograd
 from srmnist.engine.simd import LANES, fma, load, splat, store, total, where_positive
 
 # A band of tile rows holds about this many tiles: what Winograd's algorithm makes of a band then fits the
-# L2 cache beside the weights. Measured: 14, 28, 56, 98 and 196 tiles; the three in the middle are alike.
-_BAND = 56
+# L2 cache beside the weights.
+_BAND = 14
+# Channels of the widest layer.
+MOST_CHANNELS = 64
 
 
 @njit
-def geometry(height, width):
-    """Tiles down and across, padded width, tile rows in a band, slots for a band's tiles."""
-    tiles_y, tiles_x = (height + 1) // 2, (width + 1) // 2
+def padded_geometry(height, width):
+    """Width and number of pixels of a padded image, which holds whole tiles."""
+    tiles_y, tiles_x = -(-height // winograd.STEP), -(-width // winograd.STEP)
+    padded_width = winograd.STEP * tiles_x + 2
+    return padded_width, (winograd.STEP * tiles_y + 2) * padded_width
+
+
+@njit
+def _band_geometry(height, width):
+    """Tiles down and across, tile rows in a band, slots for a band's tiles."""
+    tiles_y, tiles_x = -(-height // winograd.STEP), -(-width // winograd.STEP)
     rows = min(tiles_y, max(1, _BAND // tiles_x))
-    slots = -(-rows * tiles_x // winograd.TILE_ROWS) * winograd.TILE_ROWS
-    return tiles_y, tiles_x, 2 * tiles_x + 2, rows, slots
+    return tiles_y, tiles_x, rows, -(-rows * tiles_x // winograd.TILE_ROWS) * winograd.TILE_ROWS
 
 
 @njit
@@ -117,75 +126,106 @@ def gather(padded, padded_width, height, width, weights, channels, bias, out, st
 
 
 @njit
-def convolve(padded, height, width, inputs, outputs, u, v, m, a, start):
-    """Convolve a padded image with transformed weights `u`; `v` and `m` are scratch for a band."""
-    tiles_y, tiles_x, padded_width, rows, slots = geometry(height, width)
+def convolve(padded, height, width, inputs, outputs, u, band, a, start):
+    """Convolve a padded image with transformed weights `u`; `band` is scratch of `band_size`."""
+    padded_width = padded_geometry(height, width)[0]
+    tiles_y, tiles_x, rows, slots = _band_geometry(height, width)
+    v, m, _, lines, tile = _divide(band, slots, padded_width)
     for first in range(0, tiles_y, rows):
         last = min(first + rows, tiles_y)
-        winograd.transform_input(padded, padded_width, inputs, first, last, tiles_x, v, slots)
+        winograd.transform_input(padded, padded_width, inputs, first, last, tiles_x, v, slots, lines)
         winograd.multiply(v, u, m, slots, inputs, outputs)
         for c in range(0, outputs, LANES):
             at = c
             for ty in range(first, last):
-                below = 2 * ty + 1 < height
                 for tx in range(tiles_x):
-                    right = 2 * tx + 1 < width
-                    p00, p01, p10, p11 = winograd.output_tile(m, at, slots * outputs)
+                    to = start + winograd.STEP * (ty * width + tx) * outputs + c
+                    down = min(winograd.STEP, height - winograd.STEP * ty)
+                    across = min(winograd.STEP, width - winograd.STEP * tx)
+                    if down == winograd.STEP and across == winograd.STEP:
+                        winograd.transform_output(
+                            m, at, slots * outputs, lines, a, to, width * outputs, outputs
+                        )
+                    else:
+                        _transform_cut_output(
+                            m, at, slots * outputs, lines, tile, a, to, width, outputs, down, across
+                        )
                     at += outputs
-                    to = start + (2 * ty * width + 2 * tx) * outputs + c
-                    store(a, to, p00)
-                    if right:
-                        store(a, to + outputs, p01)
-                    if below:
-                        store(a, to + width * outputs, p10)
-                    if right and below:
-                        store(a, to + width * outputs + outputs, p11)
+
+
+@njit
+def _transform_cut_output(m, at, plane, lines, tile, a, to, width, outputs, down, across):
+    """`winograd.transform_output` of a tile that reaches over the image's edge."""
+    winograd.transform_output(m, at, plane, lines, tile, 0, winograd.STEP * LANES, LANES)
+    for y in range(down):
+        for x in range(across):
+            pixel = load(tile, (winograd.STEP * y + x) * LANES)
+            store(a, to + (y * width + x) * outputs, pixel)
 
 
 @njit
 def convolve_gradient(
-    padded, height, width, inputs, outputs, u, v, z, m, g, g_start, a, a_start, norm, du, dx
-):
+    padded, height, width, inputs, outputs, u, band, g, g_start, a, a_start, norm, du, dx
+):  # fmt: skip
     """Gradients of `convolve` and of the normalisation and ReLU after it, for one image.
 
     The gradient arrives at the ReLU's output as `g`; `norm` (5, outputs) takes it to the convolution's
     output as ``norm[0] · g + norm[1] · a + norm[2]``, with g zero where ``a · norm[3] + norm[4]`` is not
     positive. Adds to `du` the gradient of the transformed weights, and to `dx` that of the padded input;
-    `u` are the weights transformed and transposed, `v`, `z` and `m` scratch for a band.
+    `u` are the weights transformed and transposed.
     """
-    tiles_y, tiles_x, padded_width, rows, slots = geometry(height, width)
+    padded_width = padded_geometry(height, width)[0]
+    tiles_y, tiles_x, rows, slots = _band_geometry(height, width)
+    v, z, m, lines, _ = _divide(band, slots, padded_width)
+    row = width * outputs
     zero = splat(np.float32(0))
     for first in range(0, tiles_y, rows):
         last = min(first + rows, tiles_y)
         for c in range(0, outputs, LANES):
-            to = c
             n0, n1, n2 = _three(norm, c, outputs)
             n3, n4 = load(norm, 3 * outputs + c), load(norm, 4 * outputs + c)
+            to = c
             for ty in range(first, last):
-                below = 2 * ty + 1 < height
+                down = height - winograd.STEP * ty
                 for tx in range(tiles_x):
-                    right = 2 * tx + 1 < width
-                    at = (2 * ty * width + 2 * tx) * outputs + c
-                    p00 = _unnormalise(g, g_start + at, a, a_start + at, n0, n1, n2, n3, n4)
-                    p01 = p10 = p11 = zero
-                    if right:
-                        p01 = _unnormalise(
-                            g, g_start + at + outputs, a, a_start + at + outputs, n0, n1, n2, n3, n4
-                        )
-                    if below:
-                        at += width * outputs
-                        p10 = _unnormalise(g, g_start + at, a, a_start + at, n0, n1, n2, n3, n4)
-                        if right:
-                            p11 = _unnormalise(
-                                g, g_start + at + outputs, a, a_start + at + outputs, n0, n1, n2, n3, n4
-                            )
-                    winograd.store_gradient_tile(z, to, slots * outputs, p00, p01, p10, p11)
+                    at = winograd.STEP * (ty * width + tx) * outputs + c
+                    across = width - winograd.STEP * tx
+                    for x in range(winograd.STEP):
+                        y0 = y1 = y2 = y3 = zero
+                        if x < across:
+                            p, q = g_start + at, a_start + at
+                            y0 = _unnormalise(g, p, a, q, n0, n1, n2, n3, n4)
+                            if down > 1:
+                                y1 = _unnormalise(g, p + row, a, q + row, n0, n1, n2, n3, n4)
+                            if down > 2:
+                                y2 = _unnormalise(g, p + 2 * row, a, q + 2 * row, n0, n1, n2, n3, n4)
+                            if down > 3:
+                                y3 = _unnormalise(g, p + 3 * row, a, q + 3 * row, n0, n1, n2, n3, n4)
+                        winograd.transform_gradient_column(x, lines, y0, y1, y2, y3)
+                        at += outputs
+                    winograd.transform_gradient_rows(lines, z, to, slots * outputs)
                     to += outputs
-        winograd.transform_input(padded, padded_width, inputs, first, last, tiles_x, v, slots)
+        winograd.transform_input(padded, padded_width, inputs, first, last, tiles_x, v, slots, lines)
         tiles = (last - first) * tiles_x
-        winograd.accumulate_weight_gradient(v, z, du, slots, tiles, inputs, outputs)
+        winograd.accumulate_weight_gradient(v, z, du, slots, tiles, inputs)
         winograd.multiply(z, u, m, slots, outputs, inputs)
-        winograd.add_input_gradient(m, slots, padded_width, inputs, first, last, tiles_x, dx)
+        winograd.add_input_gradient(m, slots, padded_width, inputs, first, last, tiles_x, dx, lines)
+
+
+@njit
+def _divide(band, slots, padded_width):
+    """Scratch for a band, divided: V, Z or M, M, the transforms' lines, and a tile."""
+    size = winograd.POSITIONS * slots * MOST_CHANNELS
+    lines = 3 * size + 6 * padded_width * LANES
+    return band[:size], band[size : 2 * size], band[2 * size : 3 * size], band[3 * size : lines], band[lines:]
+
+
+@njit
+def band_size(height, width):
+    """Floats of scratch that `convolve` and `convolve_gradient` need for a band of tiles."""
+    slots = _band_geometry(height, width)[3]
+    vectors = 6 * padded_geometry(height, width)[0] + winograd.STEP**2
+    return 3 * winograd.POSITIONS * slots * MOST_CHANNELS + vectors * LANES
 
 
 @njit

@@ -172,7 +172,7 @@ def _overload_mul(a, b):
         return lambda a, b: _mul(a, b)
 
 
-def product_tile(rows, columns, accumulate):
+def product_tile(rows, columns, *, a_row, a_depth, b_depth, c_row, accumulate=False):
     """Make the inner loop of a matrix product, unrolled over a tile of the result.
 
     Parameters
@@ -180,71 +180,65 @@ def product_tile(rows, columns, accumulate):
     rows, columns : int
         Size of the tile: `rows` × `columns` vectors, which is also its number of accumulators; with
         `columns` + 1 more they must fit the processor's registers.
+    a_row, a_depth, b_depth, c_row : int
+        Strides: element [i, k] of `a` lies at ``i * a_row + k * a_depth``, row k of `b` at ``k * b_depth``,
+        row i of `c` at ``i * c_row``; rows of `b` and `c` are contiguous.
     accumulate : bool
         Whether to add to the result or to overwrite it.
 
     Returns
     -------
-    function (a, a0, a_row, a_depth, b, b0, b_depth, c, c0, c_row, depth)
-        Computes ``c[i, j] (+)= sum over k < depth of a[i, k] * b[k, j]``. Element [i, k] of `a` lies at
-        offset ``a0 + i * a_row + k * a_depth``; rows of `b` and `c` are contiguous.
+    function (a, a0, b, b0, c, c0, depth)
+        Computes ``c[i, j] (+)= sum over k < depth of a[i, k] * b[k, j]``, the matrices beginning at the
+        offsets `a0`, `b0` and `c0`.
     """
 
-    @intrinsic
-    def tile(typing, a, a0, a_row, a_depth, b, b0, b_depth, c, c0, c_row, depth):
-        integer = types.intp
-        signature = types.none(
-            a, integer, integer, integer, b, integer, integer, c, integer, integer, integer
-        )
+    def constant(number):
+        return ir.Constant(_INT64, number)
 
-        def generate(context, builder, signature, args):
-            a, a0, a_row, a_depth, b, b0, b_depth, c, c0, c_row, depth = args
-            a = _address(context, builder, signature.args[0], a, a0)
-            b = _address(context, builder, signature.args[4], b, b0)
-            c = _address(context, builder, signature.args[7], c, c0)
+    def generate(context, builder, signature, args):
+        a, b, c = (_address(context, builder, signature.args[i], *args[i : i + 2]) for i in (0, 2, 4))
+        depth = args[6]
+        results = [
+            builder.gep(c, [constant(i * c_row + j * LANES)]) for i in range(rows) for j in range(columns)
+        ]
+        zero = ir.Constant(_VECTOR, [0.0] * LANES)
+        start = [_load(builder, address) if accumulate else zero for address in results]
 
-            def constant(number):
-                return ir.Constant(_INT64, number)
+        before = builder.block
+        loop = builder.append_basic_block("depth")
+        after = builder.append_basic_block("depth.done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k = builder.phi(_INT64)
+        k.add_incoming(constant(0), before)
+        accumulators = [builder.phi(_VECTOR) for _ in results]
+        for accumulator, value in zip(accumulators, start, strict=True):
+            accumulator.add_incoming(value, before)
 
-            results = [
-                builder.gep(c, [builder.add(builder.mul(c_row, constant(i)), constant(j * LANES))])
-                for i in range(rows)
-                for j in range(columns)
+        a_k = builder.gep(a, [builder.mul(k, constant(a_depth))])
+        b_k = builder.gep(b, [builder.mul(k, constant(b_depth))])
+        vectors = [_load(builder, builder.gep(b_k, [constant(j * LANES)])) for j in range(columns)]
+        sums = []
+        for i in range(rows):
+            scalar = _splat(builder, builder.load(builder.gep(a_k, [constant(i * a_row)])))
+            sums += [
+                _fma(builder, scalar, vectors[j], accumulators[i * columns + j]) for j in range(columns)
             ]
-            zero = ir.Constant(_VECTOR, [0.0] * LANES)
-            start = [_load(builder, address) if accumulate else zero for address in results]
 
-            before = builder.block
-            loop = builder.append_basic_block("depth")
-            after = builder.append_basic_block("depth.done")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            k = builder.phi(_INT64)
-            k.add_incoming(constant(0), before)
-            accumulators = [builder.phi(_VECTOR) for _ in results]
-            for accumulator, value in zip(accumulators, start, strict=True):
-                accumulator.add_incoming(value, before)
+        following = builder.add(k, constant(1))
+        k.add_incoming(following, loop)
+        for accumulator, value in zip(accumulators, sums, strict=True):
+            accumulator.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+        builder.position_at_end(after)
+        for value, address in zip(sums, results, strict=True):
+            _store(builder, value, address)
+        return context.get_dummy_value()
 
-            b_k = builder.gep(b, [builder.mul(k, b_depth)])
-            a_k = builder.gep(a, [builder.mul(k, a_depth)])
-            vectors = [_load(builder, builder.gep(b_k, [constant(j * LANES)])) for j in range(columns)]
-            sums = []
-            for i in range(rows):
-                scalar = _splat(builder, builder.load(builder.gep(a_k, [builder.mul(a_row, constant(i))])))
-                sums += [
-                    _fma(builder, scalar, vectors[j], accumulators[i * columns + j]) for j in range(columns)
-                ]
-
-            following = builder.add(k, constant(1))
-            k.add_incoming(following, loop)
-            for accumulator, value in zip(accumulators, sums, strict=True):
-                accumulator.add_incoming(value, loop)
-            builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
-            builder.position_at_end(after)
-            for value, address in zip(sums, results, strict=True):
-                _store(builder, value, address)
-            return context.get_dummy_value()
-
-        return signature, generate
+    @intrinsic
+    def tile(typing, a, a0, b, b0, c, c0, depth):
+        integer = types.intp
+        return types.none(a, integer, b, integer, c, integer, integer), generate
 
     return tile

@@ -1,0 +1,258 @@
+"""What a training step and an evaluation cost: this engine, plain Chainer, and PyTorch where it is installed.
+
+All variants compute the same network on the same batch with the same optimiser. They take turns, round by
+round, so that a machine that others use as well disturbs them alike; medians are quoted.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import chainer
+import numpy as np
+from chainer import iterators, optimizers, training
+
+from srmnist.data import load_mnist
+from srmnist.degradation import degrade
+from srmnist.engine import threads
+from srmnist.model import CNNAE
+
+ENGINE, PLAIN = "srmnist engine", "plain Chainer"
+TORCH = ("PyTorch eager, NCHW", "PyTorch eager, channels_last", "PyTorch torch.compile")
+_SIDE = 28
+_IMAGES = 60_000
+# A turn is a pause, in which the threads of the variant before stop spinning, one run that is not counted,
+# and a few that are.
+_PAUSE, _TURN = 0.05, 4
+
+
+class Variant(NamedTuple):
+    """One implementation: a training step on a batch of indices, an evaluation of the same batch."""
+
+    step: Callable[[np.ndarray], Any]
+    evaluate: Callable[[np.ndarray], Any]
+
+
+def flops(batch: int, train: bool) -> float:
+    """Floating-point operations that the convolutions' definition takes, a multiplication and addition as two.
+
+    Backward costs forward twice, less the first layer's input gradient, which nobody asks for.
+    """
+    layers = [16, 16 * 32, 32 * 64, 64]
+    forward = 2 * 9 * sum(layers) * _SIDE**2 * batch
+    return 3 * forward - 2 * 9 * layers[0] * _SIDE**2 * batch if train else forward
+
+
+def variants(names: Iterable[str]) -> dict[str, Variant]:
+    """Make the named variants, each with a model of its own and all of MNIST in memory."""
+    _, originals = load_mnist()
+    degraded = degrade(originals)
+    made = {}
+    for name in names:
+        if name in (ENGINE, PLAIN):
+            made[name] = _chainer_variant(degraded, originals, plain=name == PLAIN)
+        else:
+            made[name] = _torch_variant(degraded, originals, name)
+    return made
+
+
+def available(plain: bool = True) -> list[str]:
+    """The variants that this machine can run."""
+    names = [ENGINE, PLAIN] if plain else [ENGINE]
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return names
+    return [*names, *TORCH]
+
+
+def _chainer_variant(degraded: np.ndarray, originals: np.ndarray, plain: bool) -> Variant:
+    model = CNNAE()
+    optimizer = optimizers.Adam()
+    optimizer.setup(model)
+
+    def step(batch: np.ndarray) -> None:
+        with chainer.using_config("plain", plain):
+            optimizer.update(model, degraded[batch], originals[batch])
+
+    def evaluate(batch: np.ndarray) -> None:
+        with ExitStack() as stack:
+            for name, value in (("plain", plain), ("train", False), ("enable_backprop", False)):
+                stack.enter_context(chainer.using_config(name, value))
+            model.forward(degraded[batch])
+
+    return Variant(step, evaluate)
+
+
+def torch_model() -> Any:
+    """The same layers in PyTorch."""
+    from torch import nn
+
+    channels = (1, 16, 32, 64)
+    layers: list[nn.Module] = []
+    for before, after in zip(channels, channels[1:], strict=False):
+        convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(after, eps=2e-5), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 3, padding=1), nn.Sigmoid())
+
+
+def _torch_variant(degraded: np.ndarray, originals: np.ndarray, name: str) -> Variant:
+    import torch
+
+    layout = torch.channels_last if "channels_last" in name else torch.contiguous_format
+    model = torch_model().to(memory_format=layout)
+    optimizer = torch.optim.Adam(model.parameters())
+    run = torch.compile(model) if "compile" in name else model
+    inputs, targets = torch.from_numpy(degraded), torch.from_numpy(originals)
+
+    def step(batch: np.ndarray) -> None:
+        index = torch.from_numpy(batch)
+        model.train()
+        optimizer.zero_grad(set_to_none=True)
+        x, t = inputs[index].to(memory_format=layout), targets[index].to(memory_format=layout)
+        torch.nn.functional.mse_loss(run(x), t).backward()
+        optimizer.step()
+
+    def evaluate(batch: np.ndarray) -> None:
+        model.eval()
+        with torch.no_grad():
+            run(inputs[torch.from_numpy(batch)].to(memory_format=layout))
+
+    return Variant(step, evaluate)
+
+
+def measure(made: dict[str, Variant], batch: int, rounds: int, warmup: int = 3) -> dict[str, dict[str, float]]:
+    """Median milliseconds of a training step and of an evaluation, the variants taking turns."""
+    random = np.random.default_rng(0)
+    times: dict[str, dict[str, list[float]]] = {name: {"step": [], "evaluate": []} for name in made}
+    for round_ in range(warmup + rounds):
+        indices = random.choice(10_000, batch, replace=batch > 10_000)
+        for name, variant in made.items():
+            for kind, run in (("step", variant.step), ("evaluate", variant.evaluate)):
+                time.sleep(_PAUSE)
+                run(indices)
+                for _ in range(_TURN):
+                    start = time.perf_counter()
+                    run(indices)
+                    if round_ >= warmup:
+                        times[name][kind].append((time.perf_counter() - start) * 1e3)
+    return {
+        name: {kind: statistics.median(values) for kind, values in kinds.items()}
+        for name, kinds in times.items()
+    }
+
+
+def epoch_seconds(made: dict[str, Variant], batch: int, part: float = 0.1) -> dict[str, float]:
+    """Seconds of one epoch of 60,000 images, from a part of it.
+
+    Chainer's variants go through their iterator and updater, as in training; PyTorch's index tensors, which
+    is the quickest that it can be fed.
+    """
+    steps = max(1, round(_IMAGES / batch * part))
+    _, originals = load_mnist()
+    degraded = degrade(originals)
+    seconds = {}
+    for name, variant in made.items():
+        if name in (ENGINE, PLAIN):
+            update = _updater(degraded, originals, batch).update
+            feed = [None] * steps
+        else:
+            update = None
+            random = np.random.default_rng(0)
+            feed = [random.choice(10_000, batch) for _ in range(steps)]
+        with chainer.using_config("plain", name == PLAIN):
+            run = (lambda _, update=update: update()) if update else variant.step
+            run(feed[0])
+            start = time.perf_counter()
+            for indices in feed:
+                run(indices)
+        seconds[name] = (time.perf_counter() - start) / steps * _IMAGES / batch
+    return seconds
+
+
+def _updater(degraded: np.ndarray, originals: np.ndarray, batch: int) -> training.updaters.StandardUpdater:
+    iterator = iterators.SerialIterator(chainer.datasets.TupleDataset(degraded, originals), batch)
+    optimizer = optimizers.Adam()
+    optimizer.setup(CNNAE())
+    return training.updaters.StandardUpdater(iterator, optimizer)
+
+
+def growth(names: list[str], batches: list[int], counts: list[int], rounds: int) -> list[dict[str, Any]]:
+    """A step's milliseconds against the batch's size and the number of threads."""
+    rows = []
+    made = variants(names)
+    for count in counts:
+        set_threads(count)
+        for batch in batches:
+            for name, times in measure(made, batch, max(3, rounds * 64 // max(batch, 64))).items():
+                rows.append({"variant": name, "threads": count, "batch": batch, "step": times["step"]})
+    set_threads(max(counts))
+    return rows
+
+
+def set_threads(count: int) -> None:
+    """Let the engine, and PyTorch where it is loaded, use so many threads."""
+    import numba
+
+    numba.set_num_threads(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+
+
+def matrix_product_peak(size: int = 2048, rounds: int = 7) -> float:
+    """GFLOP/s of the best large float32 matrix product at hand: the machine's practical peak."""
+    a = np.random.default_rng(0).random((size, size), np.float32)
+    products: list[Callable[[], Any]] = [lambda: a @ a]
+    if "torch" in sys.modules:
+        b = sys.modules["torch"].from_numpy(a)
+        products.append(lambda: b @ b)
+    best = 0.0
+    for product in products:
+        for _ in range(rounds):
+            start = time.perf_counter()
+            product()
+            best = max(best, 2 * size**3 / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def peak_memory(name: str, steps: int = 60) -> float:
+    """Peak resident megabytes of a process that holds MNIST and trains with one variant."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_memory, (name, steps))
+
+
+def _peak_memory(name: str, steps: int) -> float:
+    train, _ = load_mnist()
+    degraded = degrade(train)
+    if name in (ENGINE, PLAIN):
+        variant = _chainer_variant(degraded, train, plain=name == PLAIN)
+    else:
+        variant = _torch_variant(degraded, train, name)
+    random = np.random.default_rng(0)
+    for _ in range(steps):
+        variant.step(random.choice(len(train), 64))
+    for start in range(0, 640, 64):
+        variant.evaluate(np.arange(start, start + 64))
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / 1024
+
+
+def machine() -> str:
+    """The processor's name, and how many of its cores this process may use."""
+    name = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        models = [line for line in information.read_text().splitlines() if line.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} core{'s' if cores != 1 else ''}, {threads.thread_count()} threads"

@@ -1,0 +1,68 @@
+"""What the tests share: a small data set, both ways to compute, and scripts run as a user runs them."""
+
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import srmnist  # first: it makes Chainer import  # isort: skip
+import chainer
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(params=["accelerated", "plain"])
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a test twice: with whatever engine stands behind the seam, and with Chainer's own functions."""
+    with chainer.using_config("plain", request.param == "plain"):
+        yield request.param
+
+
+@pytest.fixture(scope="session")
+def reference() -> dict[str, np.ndarray]:
+    """20 steps of the article's model on the stack of its day: Chainer 7.8.1 on NumPy 1.23.5."""
+    with np.load(Path(__file__).with_name("reference_seed0.npz")) as npz:
+        return dict(npz)
+
+
+@pytest.fixture(scope="session")
+def mnist() -> tuple[np.ndarray, np.ndarray]:
+    """The embedded MNIST as float32, training and test images."""
+    return srmnist.load_mnist()
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Write an IDX file of unsigned bytes."""
+    magic = 0x00000800 + array.ndim
+    path.write_bytes(struct.pack(f">I{array.ndim}I", magic, *array.shape) + array.tobytes())
+
+
+@pytest.fixture(scope="session")
+def small_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of IDX files: MNIST's first 256 training and 64 test images, with labels."""
+    directory = tmp_path_factory.mktemp("mnist")
+    train, test = srmnist.load_dataset()
+    for half, split, count in (("train", train, 256), ("t10k", test, 64)):
+        write_idx(directory / f"{half}-images-idx3-ubyte", split.images[:count])
+        write_idx(directory / f"{half}-labels-idx1-ubyte", split.labels[:count])
+    return directory
+
+
+def run_python(*args: str | Path, cwd: Path | None = None, **kwds) -> subprocess.CompletedProcess:
+    """Run Python in a fresh process and capture what it says."""
+    command = [sys.executable, *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, **kwds)
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[..., subprocess.CompletedProcess]:
+    """Run one of the scripts: ``script("train.py", "--epoch", 1, cwd=...)``."""
+
+    def run(name: str, *args: str | int | Path, cwd: Path) -> subprocess.CompletedProcess:
+        return run_python(ROOT / "scripts" / name, *map(str, args), cwd=cwd)
+
+    return run

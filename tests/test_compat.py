@@ -1,0 +1,138 @@
+"""Chainer 7.8.1 imports and runs, and the user's process is otherwise left alone."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import srmnist  # noqa: F401 – what is tested here is that this has happened
+from conftest import run_python
+
+
+def python(code: str, *flags: str, cwd: Path | None = None) -> str:
+    """Run a program in a fresh process; it must end well and say nothing on stderr."""
+    done = run_python(*flags, "-c", code, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_the_article_s_imports_work_word_for_word():
+    python(
+        "import srmnist\n"
+        "import cv2\n"
+        "import numpy as np\n"
+        "import chainer\n"
+        "from chainer.backends import cuda\n"
+        "from chainer import Function, gradient_check, report, training, utils, Variable\n"
+        "from chainer import datasets, iterators, optimizers, serializers\n"
+        "from chainer import Link, Chain, ChainList\n"
+        "import chainer.functions as F\n"
+        "import chainer.links as L\n"
+        "from chainer.training import extensions\n"
+    )
+
+
+@pytest.mark.parametrize("statement", ["import srmnist.CNNAE", "from srmnist import CNNAE", "import srmnist"])
+def test_model_is_found_by_a_process_s_first_statement(statement):
+    name = "CNNAE" if statement.startswith("from") else "srmnist.CNNAE"
+    assert python(f"{statement}\nprint({name}().count_params())") == "23985\n"
+
+
+def test_stand_ins_are_taken_away_again():
+    python(
+        "import sys, numpy, srmnist\n"
+        "gone = ['pkg_resources', 'numpy.distutils', 'numpy.distutils.system_info']\n"
+        "assert not set(gone) & set(sys.modules), set(gone) & set(sys.modules)\n"
+        "assert 'distutils' not in vars(numpy)\n"
+    )
+
+
+def test_the_user_s_own_packages_are_not_replaced(tmp_path):
+    (tmp_path / "pkg_resources.py").write_text("owner = 'user'\n")
+    python("import srmnist, pkg_resources\nassert pkg_resources.owner == 'user'", cwd=tmp_path)
+
+
+def test_packages_loaded_before_are_put_back(tmp_path):
+    (tmp_path / "pkg_resources.py").write_text("owner = 'user'\n")
+    python(
+        "import sys, types, numpy, pkg_resources\n"
+        "numpy.distutils = sys.modules['numpy.distutils'] = types.ModuleType('numpy.distutils')\n"
+        "before = numpy.distutils\n"
+        "import srmnist\n"
+        "assert sys.modules['pkg_resources'] is pkg_resources\n"
+        "assert sys.modules['numpy.distutils'] is numpy.distutils is before\n",
+        cwd=tmp_path,
+    )
+
+
+def test_numpy_names_are_added_only_where_missing():
+    python(
+        "import numpy\n"
+        "class Mine(float): pass\n"
+        "numpy.float = Mine\n"
+        "before = vars(numpy).get('sctypes')\n"
+        "import srmnist\n"
+        "assert numpy.float is Mine\n"
+        "assert before is None or numpy.sctypes is before\n"
+    )
+
+
+def test_numpy_names_are_what_they_were():
+    assert np.float is float  # noqa: NPY001
+    for kind, name in (("int", "i"), ("uint", "u"), ("float", "f"), ("complex", "c")):
+        types = np.sctypes[kind]  # noqa: NPY201
+        assert {np.dtype(scalar).kind for scalar in types} == {name}
+        assert [np.dtype(scalar).itemsize for scalar in types] == sorted(
+            np.dtype(scalar).itemsize for scalar in types
+        )
+
+
+def test_chainer_imported_first_and_broken_is_explained():
+    done = run_python(
+        "-c",
+        "import sys\n"
+        "sys.modules['pkg_resources'] = None\n"  # broken on any stack
+        "try:\n    import chainer\n"
+        "except Exception:\n    del sys.modules['pkg_resources']\n"
+        "import srmnist\n",
+    )
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert "Restart Python" in message
+    assert "`import srmnist` before `import chainer`" in message
+
+
+def test_import_and_training_pass_with_warnings_as_errors(small_mnist, tmp_path):
+    python(
+        "import warnings\n"
+        # Chainer's own: its Adam reads a property that Chainer itself has deprecated.
+        "warnings.filterwarnings('ignore', 'Adam.lr has been renamed', DeprecationWarning)\n"
+        # An old matplotlib with a new pyparsing.
+        "warnings.filterwarnings('ignore', '.*deprecated', DeprecationWarning, 'matplotlib')\n"
+        "from pathlib import Path\n"
+        "from srmnist.training import Settings, train\n"
+        f"train(Settings(epoch=1, data={str(small_mnist)!r}), Path('out'))\n",
+        "-W", "error", cwd=tmp_path,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows has no forkserver"))])  # fmt: skip
+def test_worker_processes_import_chainer_themselves(method, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import srmnist\n"
+        "import multiprocessing\n"
+        "import chainer.functions as F\n"
+        "import numpy as np\n"
+        "def shrink(images):\n"
+        "    return F.resize_images(images, (10, 10)).shape\n"
+        "if __name__ == '__main__':\n"
+        f"    with multiprocessing.get_context({method!r}).Pool(1) as pool:\n"
+        "        print(pool.apply(shrink, (np.zeros((2, 1, 28, 28), np.float32),)))\n"
+    )
+    done = run_python(program, cwd=tmp_path)
+    assert done.stdout == "(2, 1, 10, 10)\n", done.stderr
+    assert done.stderr == ""

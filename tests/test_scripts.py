@@ -1,0 +1,176 @@
+"""The scripts, run as a user runs them: what they say, what they write, how they refuse."""
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import srmnist
+from test_model import PARAMETERS, STATISTICS
+
+
+@pytest.fixture(scope="module")
+def trained(script, small_mnist, tmp_path_factory):
+    """One epoch through scripts/train.py into the default directory."""
+    directory = tmp_path_factory.mktemp("user")
+    done = script("train.py", "--epoch", 1, "--data", small_mnist, cwd=directory)
+    assert done.returncode == 0, done.stderr
+    return directory, done
+
+
+@pytest.fixture(scope="module")
+def shown(script, small_mnist, trained):
+    """The figures of that epoch's model, into the default directory."""
+    directory, _ = trained
+    done = script("show_results.py", "--data", small_mnist, cwd=directory)
+    assert done.returncode == 0, done.stderr
+    return directory / "results", done
+
+
+def read_png(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert image is not None, f"{path} is no image"
+    return image
+
+
+def test_training_prints_its_table_and_what_it_came_to(trained):
+    _, done = trained
+    assert done.stderr == ""
+    header, epoch, summary, *_, written = done.stdout.splitlines()
+    assert header.split() == ["epoch", "main/loss", "validation/main/loss", "elapsed_time"]
+    assert epoch.split()[0] == "1"
+    number = r"\d+\.\d+"
+    assert re.match(
+        rf"validation MSE {number}, PSNR {number} dB \(degraded input: {number}, {number} dB\); "
+        r"[\d,]+ images/s, \d+ s",
+        summary,
+    )
+    assert "results/model.npz" in written
+
+
+def test_training_writes_weights_under_the_article_s_names(trained):
+    directory, _ = trained
+    with np.load(directory / "results" / "model.npz") as npz:
+        assert sorted(npz) == sorted([*PARAMETERS, *STATISTICS, *(f"bn{number}/N" for number in (1, 2, 3))])
+        assert npz["conv3/W"].shape == (64, 32, 3, 3)
+
+
+def test_training_writes_a_json_log(trained):
+    directory, _ = trained
+    (entry,) = json.loads((directory / "results" / "log").read_text())
+    assert {"epoch", "iteration", "main/loss", "validation/main/loss", "elapsed_time"} <= entry.keys()
+
+
+def test_training_draws_the_losses(trained):
+    directory, _ = trained
+    image = read_png(directory / "results" / "loss.png")
+    assert min(image.shape[:2]) > 300
+    assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 10  # curves and a legend, not a blank
+
+
+def test_every_file_is_named_on_the_last_line(shown):
+    results, done = shown
+    assert done.stderr == ""
+    written = done.stdout.splitlines()[-1].removeprefix("written: ").split()
+    names = ["corrupt.png", "model.png", "output.png"]
+    names += [f"{kind}_{number:02d}.png" for number in range(10) for kind in ("input", "output")]
+    assert written == [f"results/{name}" for name in names]
+    assert all((results / name).is_file() for name in names)
+
+
+def test_pairs_are_28_by_28_in_grey(shown):
+    results, _ = shown
+    for number in range(10):
+        for kind in ("input", "output"):
+            image = read_png(results / f"{kind}_{number:02d}.png")
+            assert (image.shape, image.dtype) == ((28, 28), np.uint8)
+
+
+def test_pairs_are_test_digits_and_what_the_weights_make_of_them(shown, small_mnist):
+    results, _ = shown
+    model = srmnist.CNNAE()
+    srmnist.checkpoint.load_weights(results / "model.npz", model)
+    degraded = srmnist.degrade(srmnist.load_mnist()[1][:64])
+    restored = srmnist.restore(model, degraded)
+    inputs, outputs = ((images[:, 0] * 255).astype(np.uint8) for images in (degraded, restored))
+    for number in range(10):
+        (index,) = np.flatnonzero((inputs == read_png(results / f"input_{number:02d}.png")).all((1, 2)))
+        found = read_png(results / f"output_{number:02d}.png").astype(int)
+        assert np.abs(found - outputs[index]).max() <= 1  # a batch of another size may round differently
+
+
+def test_figures_are_wide_enough_for_a_readme(shown):
+    results, _ = shown
+    for name, smallest in (("corrupt", (600, 1200)), ("model", (400, 2000)), ("output", (500, 1800))):
+        height, width, _ = read_png(results / f"{name}.png").shape
+        assert height >= smallest[0]
+        assert width >= smallest[1]
+
+
+def test_help_names_every_flag(script, tmp_path):
+    for name, flags in (
+        ("train.py", "-g -e -b -o -r --gpu --epoch --batchsize --out --resume --seed --data --size"),
+        ("show_results.py", "-o --model --out --gpu --data --size --seed --hardest"),
+    ):
+        done = script(name, "--help", cwd=tmp_path)
+        assert done.returncode == 0
+        assert set(flags.split()) <= set(re.findall(r"(?<!\w)--?\w+", done.stdout))
+
+
+@pytest.fixture
+def home(tmp_path, small_mnist) -> Path:
+    """A user's directory with some files that are not what a script hopes for."""
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "noise.npz").write_bytes(b"no archive")
+    np.savez(tmp_path / "others.npz", **{"conv1/W": np.zeros((16, 1, 3, 3), np.float32)})
+    model = srmnist.CNNAE()
+    state = srmnist.checkpoint.chainer.serializers.npz.serialize(model)
+    np.savez(tmp_path / "wide.npz", **{**state, "conv1/W": np.zeros((16, 1, 5, 5), np.float32)})
+    np.savez(tmp_path / "good.npz", **state)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "short").mkdir()
+    for name in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte"):
+        (tmp_path / "short" / name).write_bytes((small_mnist / name).read_bytes()[:-1])
+    return tmp_path
+
+
+BAD = {
+    "no epochs": ("train.py --epoch 0", "--epoch"),
+    "epochs that are no number": ("train.py --epoch ten", "--epoch"),
+    "no batch": ("train.py --batchsize 0", "--batchsize"),
+    "no size": ("train.py --size 0", "--size"),
+    "unknown flag": ("train.py --epochs-please", "--epochs-please"),
+    "no such GPU": ("train.py --gpu 99", "--gpu 99"),
+    "out is a file": ("train.py --data MNIST --out file", "file"),
+    "out cannot be made": ("train.py --data MNIST --out file/results", "file"),
+    "no such snapshot": ("train.py --data MNIST --out new --resume absent.npz", "absent.npz"),
+    "no snapshot in out": ("train.py --data MNIST --out empty --resume", "empty"),
+    "no such data": ("train.py --data absent --out new", "absent"),
+    "data without files": ("train.py --data empty --out new", "empty"),
+    "data cut short": ("train.py --data short --out new", "short/train-images-idx3-ubyte"),
+    "no such weights": ("show_results.py --data MNIST --model absent.npz --out new", "absent.npz"),
+    "default weights missing": ("show_results.py", "results/model.npz"),
+    "weights that are no npz": ("show_results.py --model noise.npz --out new", "noise.npz"),
+    "weights of another network": ("show_results.py --model others.npz --out new", "others.npz"),
+    "weights of another shape": ("show_results.py --model wide.npz --out new", "(16, 1, 5, 5)"),
+    "figures into a file": ("show_results.py --data MNIST --model good.npz --out file", "--out"),
+    "figures on no such GPU": ("show_results.py --model good.npz --gpu 99", "--gpu 99"),
+    "figures of no data": ("show_results.py --model good.npz --data empty --out new", "empty"),
+    "negative seed of figures": ("show_results.py --model good.npz --seed -1 --out new", "--seed"),
+}
+
+
+@pytest.mark.parametrize(("command", "blamed"), BAD.values(), ids=BAD)
+def test_bad_input_gets_one_line_and_leaves_nothing(script, home, small_mnist, command, blamed):
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    name, *args = command.split()
+    done = script(name, *(str(small_mnist) if arg == "MNIST" else arg for arg in args), cwd=home)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert blamed in line
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+    assert not (home / "new").exists()
