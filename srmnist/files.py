@@ -123,8 +123,6 @@ def occupied(out: Path) -> Iterator[None]:
     new_lock = not lock_file.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if not os.access(out, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         lock = _lock(lock_file)
     except BlockingIOError as error:
         raise UserError(
@@ -134,6 +132,8 @@ def occupied(out: Path) -> Iterator[None]:
         _take_away(missing)
         raise UserError(f"--out: {out}: cannot write there: {error.strerror}") from error
     try:
+        if not os.access(out, os.W_OK | os.X_OK):  # where an old lock could still be opened
+            raise UserError(f"--out: {out}: cannot write there: {os.strerror(errno.EACCES)}")
         yield
     except BaseException:
         if new_lock:

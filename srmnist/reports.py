@@ -21,20 +21,28 @@ class LogReport(extensions.LogReport):
     """Chainer's LogReport; its file appears whole, and a run resumed in mid-epoch logs the same bits."""
 
     def __init__(self) -> None:
-        super().__init__(filename=None)
+        super().__init__()
+        self._log_name = None  # Chainer is to write no file; filename=None would mean the default to it
+
+    def initialize(self, trainer: training.Trainer) -> None:
+        if self.log:  # resumed: perhaps from elsewhere, or to the moment before the file was written
+            self._write(trainer)
 
     def __call__(self, trainer: training.Trainer) -> None:
         entries = len(self.log)
         super().__call__(trainer)
         if len(self.log) > entries:
-            text = json.dumps(self.log, indent=4)
-            write_whole(Path(trainer.out) / "log", lambda file: file.write(text.encode()))
+            self._write(trainer)
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         # At the end of an epoch the sum of losses has no entries yet, and in mid-epoch it has one: with one
         # always there, every snapshot holds the same names.
         self._summary._summaries[LOSS]
         super().serialize(serializer)
+
+    def _write(self, trainer: training.Trainer) -> None:
+        text = json.dumps(self.log, indent=4)
+        write_whole(Path(trainer.out) / "log", lambda file: file.write(text.encode()))
 
 
 class LossPlot(extensions.PlotReport):
@@ -49,8 +57,13 @@ class LossPlot(extensions.PlotReport):
         # Chainer's own snapshots forget a PlotReport's trigger and its sum of losses, so that a resumed curve
         # has a point too many. Both are LogReport's.
         report = trainer.get_extension("LogReport")
+        if report.log:
+            *earlier, last = report.log
+            self._data = {key: [(entry["epoch"], entry[key]) for entry in earlier] for key in self._y_keys}
+            self._summary.add(last)
+            self._trigger = lambda trainer: True
+            self(trainer)
         self._trigger, self._summary = copy.deepcopy((report._trigger, report._summary))
-        self._data = {key: [(entry["epoch"], entry[key]) for entry in report.log] for key in self._y_keys}
 
     def __call__(self, trainer: training.Trainer) -> None:
         with replacing(Path(trainer.out) / "loss.png") as temporary:

@@ -47,7 +47,7 @@ def diverging(home, name: str):
     return home / "diverging.npz"
 
 
-@pytest.mark.parametrize("name", ["updater/model:main/conv1/W", "updater/optimizer:main/conv4/b/m"])
+@pytest.mark.parametrize("name", ["updater/model:main/conv1/W", "updater/optimizer:main/conv1/W/m"])
 def test_diverged_run_stops_at_its_iteration_and_keeps_finite_snapshots(command, home, tmp_path, name):
     snapshot = diverging(home, name)
     done = run([*command, "--epoch", "2", "--snapshot-every", "1", "--resume", str(snapshot)])

@@ -76,7 +76,7 @@ def test_full_disk_at_the_first_snapshot_keeps_the_earlier_run_s(command, home, 
 
 
 @pytest.mark.parametrize(
-    ("limit", "name"), [(200_000, "snapshot_iter_8.npz"), (20_000, "loss.png"), (100, "log")]
+    ("limit", "name"), [(200_000, "snapshot_iter_8.npz"), (10_000, "loss.png"), (100, "log")]
 )
 def test_file_size_limit_is_named(command, tmp_path, limit, name):
     out = tmp_path / "out"

@@ -37,7 +37,7 @@ def mutate_files(
     """Damage and forge snapshots, weights and IDX files, and load them.
 
     Each must be refused with a `UserError` or load to equal arrays, within 20 seconds and 1 GiB; one in
-    twenty-five is also given to the training script, which must then say one line and leave its directory alone.
+    twenty-five is also given to the training script, which must then say one line and change no file.
 
     Parameters
     ----------
