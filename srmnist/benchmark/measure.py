@@ -1,4 +1,4 @@
-"""What a training step and an evaluation cost: this engine, plain Chainer, and PyTorch where it is installed.
+"""What a training step, an evaluation and an epoch cost.
 
 All variants compute the same network on the same batch with the same optimiser. They take turns, round by
 round, so that a machine that others use as well disturbs them alike; medians are quoted.
@@ -6,7 +6,6 @@ round, so that a machine that others use as well disturbs them alike; medians ar
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 import platform
@@ -14,22 +13,21 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import chainer
+import numba
 import numpy as np
 from chainer import iterators, optimizers, training
 
+from srmnist.benchmark.variants import CHAINERS, PLAIN, Variant, make_variant, variants
 from srmnist.data import load_mnist
 from srmnist.degradation import degrade
 from srmnist.engine import threads
 from srmnist.model import CNNAE
 
-ENGINE, PLAIN = "srmnist engine", "plain Chainer"
-TORCH = ("PyTorch eager, NCHW", "PyTorch eager, channels_last", "PyTorch torch.compile")
 _SIDE = 28
 _IMAGES = 60_000
 # A turn is a pause, in which the threads of the variant before stop spinning, one run that is not counted,
@@ -37,99 +35,14 @@ _IMAGES = 60_000
 _PAUSE, _TURN = 0.05, 4
 
 
-class Variant(NamedTuple):
-    """One implementation: a training step on a batch of indices, an evaluation of the same batch."""
-
-    step: Callable[[np.ndarray], Any]
-    evaluate: Callable[[np.ndarray], Any]
-
-
 def flops(batch: int, train: bool) -> float:
-    """Floating-point operations that the convolutions' definition takes, a multiplication and addition as two.
+    """Floating-point operations that the convolutions take by their definition, an addition being one.
 
     Backward costs forward twice, less the first layer's input gradient, which nobody asks for.
     """
     layers = [16, 16 * 32, 32 * 64, 64]
     forward = 2 * 9 * sum(layers) * _SIDE**2 * batch
     return 3 * forward - 2 * 9 * layers[0] * _SIDE**2 * batch if train else forward
-
-
-def variants(names: Iterable[str]) -> dict[str, Variant]:
-    """Make the named variants, each with a model of its own and all of MNIST in memory."""
-    _, originals = load_mnist()
-    degraded = degrade(originals)
-    made = {}
-    for name in names:
-        if name in (ENGINE, PLAIN):
-            made[name] = _chainer_variant(degraded, originals, plain=name == PLAIN)
-        else:
-            made[name] = _torch_variant(degraded, originals, name)
-    return made
-
-
-def available(plain: bool = True) -> list[str]:
-    """The variants that this machine can run."""
-    names = [ENGINE, PLAIN] if plain else [ENGINE]
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        return names
-    return [*names, *TORCH]
-
-
-def _chainer_variant(degraded: np.ndarray, originals: np.ndarray, plain: bool) -> Variant:
-    model = CNNAE()
-    optimizer = optimizers.Adam()
-    optimizer.setup(model)
-
-    def step(batch: np.ndarray) -> None:
-        with chainer.using_config("plain", plain):
-            optimizer.update(model, degraded[batch], originals[batch])
-
-    def evaluate(batch: np.ndarray) -> None:
-        with ExitStack() as stack:
-            for name, value in (("plain", plain), ("train", False), ("enable_backprop", False)):
-                stack.enter_context(chainer.using_config(name, value))
-            model.forward(degraded[batch])
-
-    return Variant(step, evaluate)
-
-
-def torch_model() -> Any:
-    """The same layers in PyTorch."""
-    from torch import nn
-
-    channels = (1, 16, 32, 64)
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(channels):
-        convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
-        layers += [convolution, nn.BatchNorm2d(after, eps=2e-5), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 3, padding=1), nn.Sigmoid())
-
-
-def _torch_variant(degraded: np.ndarray, originals: np.ndarray, name: str) -> Variant:
-    import torch
-
-    layout = torch.channels_last if "channels_last" in name else torch.contiguous_format
-    model = torch_model().to(memory_format=layout)
-    optimizer = torch.optim.Adam(model.parameters())
-    run = torch.compile(model) if "compile" in name else model
-    inputs, targets = torch.from_numpy(degraded), torch.from_numpy(originals)
-
-    def step(batch: np.ndarray) -> None:
-        index = torch.from_numpy(batch)
-        model.train()
-        optimizer.zero_grad(set_to_none=True)
-        x, t = inputs[index].to(memory_format=layout), targets[index].to(memory_format=layout)
-        torch.nn.functional.mse_loss(run(x), t).backward()
-        optimizer.step()
-
-    def evaluate(batch: np.ndarray) -> None:
-        model.eval()
-        with torch.no_grad():
-            run(inputs[torch.from_numpy(batch)].to(memory_format=layout))
-
-    return Variant(step, evaluate)
 
 
 def measure(
@@ -166,7 +79,7 @@ def epoch_seconds(made: dict[str, Variant], batch: int, part: float = 0.1) -> di
     degraded = degrade(originals)
     seconds = {}
     for name, variant in made.items():
-        if name in (ENGINE, PLAIN):
+        if name in CHAINERS:
             update = _updater(degraded, originals, batch).update
             feed = [None] * steps
         else:
@@ -205,8 +118,6 @@ def growth(names: list[str], batches: list[int], counts: list[int], rounds: int)
 
 def set_threads(count: int) -> None:
     """Let the engine, and PyTorch where it is loaded, use so many threads."""
-    import numba
-
     numba.set_num_threads(count)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)
@@ -237,17 +148,22 @@ def peak_memory(name: str, steps: int = 60) -> float:
 def _peak_memory(name: str, steps: int) -> float:
     train, _ = load_mnist()
     degraded = degrade(train)
-    if name in (ENGINE, PLAIN):
-        variant = _chainer_variant(degraded, train, plain=name == PLAIN)
-    else:
-        variant = _torch_variant(degraded, train, name)
+    variant = make_variant(name, degraded, train)
     random = np.random.default_rng(0)
     for _ in range(steps):
         variant.step(random.choice(len(train), 64))
     for start in range(0, 640, 64):
         variant.evaluate(np.arange(start, start + 64))
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / 1024
+    return _peak_resident_kilobytes() / 1024
+
+
+def _peak_resident_kilobytes() -> float:
+    """Of this process alone: what getrusage says on Linux remembers the parent's peak."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return float(peak.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def machine() -> str:

@@ -1,0 +1,38 @@
+"""Time the engine against plain Chainer and, where PyTorch is installed, against PyTorch."""
+
+import json
+from pathlib import Path
+
+from srmnist import cli, files
+
+
+def main() -> None:
+    args = parse_args()
+    from srmnist.benchmark import report
+
+    result = report.run(args.batchsize, args.rounds, args.plot is not None)
+    print(report.table(result))
+    if args.json:
+        text = json.dumps(result, indent=2) + "\n"
+        files.write_whole(args.json, lambda file: file.write(text.encode()))
+    if args.plot:
+        figure = report.figure(result)
+        files.write_whole(args.plot, lambda file: figure.savefig(file, format="png", dpi=120))
+
+
+def parse_args():
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument(
+        "-b", "--batchsize", type=cli.positive, default=64, help="images a step (default: 64)"
+    )
+    parser.add_argument("--rounds", type=cli.positive, default=10, help="turns of each variant (default: 10)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE",
+        help="draw them there, and measure also how the cost grows with batch and threads",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)
