@@ -66,13 +66,12 @@ def forward_middle(a, height, width, inputs, outputs, scale, shift, u, b, sums, 
 @compiled
 def forward_last(a, height, width, scale, shift, weights, bias, z, scratch, begin, end):
     """conv4: relu(a · scale + shift) (B, H, W, 64) → z (B, H, W), what the sigmoid takes."""
-    padded_width = kernels.padded_geometry(height, width)[0]
-    padded = _regions(scratch, height, width)[0]
-    padded[:] = 0
+    rows = _regions(scratch, height, width)[0]
+    rows[: 3 * (width + 2) * C3] = 0
     pixels = height * width
     for i in range(begin, end):
-        kernels.pad_activation(a, i * pixels * C3, height, width, C3, scale, shift, padded, padded_width)
-        kernels.gather(padded, padded_width, height, width, weights, C3, bias, z, i * pixels)
+        start = i * pixels
+        kernels.gather(a, start * C3, height, width, C3, scale, shift, True, weights, bias, rows, z, start)
 
 
 @compiled
@@ -81,12 +80,12 @@ def evaluate(x, height, width, w1, u2, u3, w4, bias, scale, shift, z, scratch, b
 
     `scale` and `shift` hold those of the three normalisations one after the other.
     """
-    first, second, image, band = _regions(scratch, height, width)
     padded_width, size = kernels.padded_geometry(height, width)
-    padded, padded1 = first[: size * C3], second[:size]
-    padded2, padded3 = second[size : size * (1 + C1)], second[size * (1 + C1) : size * (1 + C1 + C2)]
-    second[:] = 0
-    padded[:] = 0
+    first, second, image, band = _regions(scratch, height, width)
+    padded1, padded2 = first[:size], first[size : size * (1 + C1)]
+    padded3, rows = first[size * (1 + C1) : size * (1 + C1 + C2)], second[: 3 * (width + 2) * C3]
+    first[: size * (1 + C1 + C2)] = 0
+    rows[:] = 0
     s1, s2, s3 = scale[:C1], scale[C1 : C1 + C2], scale[C1 + C2 :]
     t1, t2, t3 = shift[:C1], shift[C1 : C1 + C2], shift[C1 + C2 :]
     pixels = height * width
@@ -97,8 +96,7 @@ def evaluate(x, height, width, w1, u2, u3, w4, bias, scale, shift, z, scratch, b
         kernels.convolve(padded2, height, width, C1, C2, u2, band, image, 0)
         kernels.pad_activation(image, 0, height, width, C2, s2, t2, padded3, padded_width)
         kernels.convolve(padded3, height, width, C2, C3, u3, band, image, 0)
-        kernels.pad_activation(image, 0, height, width, C3, s3, t3, padded, padded_width)
-        kernels.gather(padded, padded_width, height, width, w4, C3, bias, z, i * pixels)
+        kernels.gather(image, 0, height, width, C3, s3, t3, True, w4, bias, rows, z, i * pixels)
 
 
 @compiled
@@ -108,22 +106,16 @@ def backward_last(gz, a, height, width, flipped, norm, mean, dw, sums, scratch, 
     `flipped` are the weights (9, 64) with their taps in reverse order, and so is `dw` (threads, 9 · 64).
     """
     padded_width, padded_size = kernels.padded_geometry(height, width)
-    h, padded, image, _ = _regions(scratch, height, width)
-    padded = padded[:padded_size]
+    padded = _regions(scratch, height, width)[0][:padded_size]
     padded[:] = 0
     dw[:] = 0
     pixels = height * width
-    row = padded_width * C3
-    scale, shift = norm[3 * C3 : 4 * C3], norm[4 * C3 :]
     for i in range(begin, end):
-        start = i * pixels * C3
         kernels.pad(gz, i * pixels, height, width, padded, padded_width)
-        kernels.pad_activation(a, start, height, width, C3, scale, shift, h, padded_width)
-        kernels.spread_gradient(padded, padded_width, height, width, h, row + C3, row, C3, dw)
-        kernels.spread(padded, padded_width, height, width, flipped, C3, image, 0)
-        kernels.gradient_statistics(
-            image, 0, width * C3, a, start, height, width, C3, norm, mean, image, 0, sums, i * 2 * C3
-        )
+        kernels.gather_gradient(
+            padded, padded_width, height, width, flipped, C3,
+            a, i * pixels * C3, norm, mean, dw, sums, i * 2 * C3,
+        )  # fmt: skip
 
 
 @compiled
@@ -169,21 +161,21 @@ def backward_first(g, a, x, height, width, norm, dw, flipped, gx, scratch, begin
     """conv1: gradient of its weights, and, where `gx` is not empty, of the input."""
     padded_width, padded_size = kernels.padded_geometry(height, width)
     first, second, image, _ = _regions(scratch, height, width)
-    padded, padded_x = first[: padded_size * C1], second[:padded_size]
+    padded, rows = first[:padded_size], second[: 3 * (width + 2) * C1]
     padded[:] = 0
-    padded_x[:] = 0
+    rows[:] = 0
     dw[:] = 0
     pixels = height * width
+    one, zero = np.ones(C1, np.float32), np.zeros(C1, np.float32)
     for i in range(begin, end):
         start = i * pixels * C1
-        kernels.pad(x, i * pixels, height, width, padded_x, padded_width)
+        kernels.pad(x, i * pixels, height, width, padded, padded_width)
         kernels.unnormalise(g, start, a, start, pixels, C1, norm, image, 0)
-        kernels.spread_gradient(padded_x, padded_width, height, width, image, 0, width * C1, C1, dw)
+        kernels.spread_gradient(padded, padded_width, height, width, image, 0, C1, dw)
         if len(gx) > 0:
-            for y in range(height):
-                to = ((y + 1) * padded_width + 1) * C1
-                padded[to : to + width * C1] = image[y * width * C1 : (y + 1) * width * C1]
-            kernels.gather(padded, padded_width, height, width, flipped, C1, np.float32(0), gx, i * pixels)
+            kernels.gather(
+                image, 0, height, width, C1, one, zero, False, flipped, zero[0], rows, gx, i * pixels
+            )
 
 
 @compiled
