@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 from srmnist import cli, files
+from srmnist.errors import UserError
 
 
 def main() -> None:
     args = parse_args()
-    from srmnist.benchmark import report
-
+    try:
+        from srmnist.benchmark import report
+    except ImportError as error:
+        raise UserError(f"there is no engine to time: {error}; pip install numba") from error
     result = report.run(args.batchsize, args.rounds, args.plot is not None)
     print(report.table(result))
     if args.json:

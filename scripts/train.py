@@ -10,7 +10,7 @@ from srmnist.training import Settings, psnr, train
 
 def main() -> None:
     args = parse_args()
-    settings = Settings(args.epoch, args.batchsize, args.seed, args.size, args.data, args.gpu)
+    settings = Settings(args.epoch, args.batchsize, args.seed, args.size, args.data, args.gpu, args.plain)
     resume = args.out if args.resume is NEWEST else args.resume
     try:
         result = train(settings, args.out, resume, snapshot_every=args.snapshot_every)
@@ -49,6 +49,11 @@ def parse_args():
         "--snapshot-every", type=cli.positive, metavar="N",
         help="a snapshot every N iterations too (default: at the end of each epoch)",
     )  # fmt: skip
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="compute with the article's Chainer functions, without the engine",
+    )
     return parser.parse_args()
 
 

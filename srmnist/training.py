@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import chainer
 import numpy as np
 from chainer import iterators, optimizers, training
 from chainer.datasets import TupleDataset
@@ -42,6 +43,8 @@ class Settings:
         Directory of IDX files; None is the embedded MNIST.
     gpu : int
         CUDA device number; negative is the CPU.
+    plain : bool
+        Whether to compute with the article's Chainer functions instead of an engine.
     """
 
     epoch: int = 10
@@ -50,6 +53,7 @@ class Settings:
     size: int = 10
     data: str | None = None
     gpu: int = -1
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ def train(
         snapshots = Snapshots(identity(settings, dataset))
         trainer.extend(snapshots, trigger=_snapshot_due(snapshot_every, interruption))
         _start(trainer, snapshots, settings, resume)
-        trainer.run(show_loop_exception_msg=False)
+        with chainer.using_config("plain", settings.plain):
+            trainer.run(show_loop_exception_msg=False)
 
         model.to_device("@numpy")
         checkpoint.save(out / "model.npz", model)
