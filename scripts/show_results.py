@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("-g", "--gpu", type=int, default=-1, help="CUDA device; negative: the CPU (default)")
     parser.add_argument("--data", metavar="DIR", help="IDX files to test on (default: the embedded MNIST)")
     parser.add_argument("--size", type=cli.positive, default=10, help="shrink to SIZE×SIZE (default: 10)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of digits (default: 0)")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of the choice of digits (default: 0)")
     parser.add_argument("--hardest", action="store_true", help="take the digits it restores worst")
     return parser.parse_args()
 

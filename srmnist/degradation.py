@@ -3,7 +3,10 @@
 import chainer
 import chainer.functions as F
 from chainer import backend
+
 from chainer.types import NdArray
+
+from srmnist.errors import UserError
 
 # Images resized at a time. F.resize_images gathers four neighbours of every output pixel, so 60,000 images
 # at once would take gigabytes; 512 take 13 MB.
@@ -51,3 +54,16 @@ def degrade(images: NdArray, size: int | tuple[int, int] = (10, 10)) -> NdArray:
             small = F.resize_images(chunk, (height, width))
             degraded[start : start + _CHUNK] = F.resize_images(small, images.shape[2:]).array
     return degraded
+
+
+def check_size(size: int, images) -> None:
+    """Refuse a ``--size`` that would not shrink images (…, H, W).
+
+    Raises
+    ------
+    UserError
+        If `size` is larger than H or W.
+    """
+    height, width = images.shape[-2:]
+    if size > min(height, width):
+        raise UserError(f"--size {size}: the images are {height}×{width} already")

@@ -13,10 +13,11 @@ from matplotlib.transforms import Affine2D
 
 from srmnist import checkpoint
 from srmnist.data import load_dataset, to_float
-from srmnist.degradation import degrade
+from srmnist.degradation import check_size, degrade
 from srmnist.device import select_device
 from srmnist.errors import UserError
 from srmnist.evaluation import restore, squared_errors
+from srmnist.files import write_whole
 from srmnist.model import CNNAE
 
 _DPI = 200  # twice the width of a README's column, for sharp screens
@@ -74,8 +75,6 @@ def write_figures(
     UserError
         If a file or the device is not usable; nothing has then been written.
     """
-    if seed < 0:
-        raise UserError(f"--seed: {seed} is negative; take 0 or more")
     if not model_file.exists():
         raise UserError(f"--model: there is no {model_file}; scripts/train.py writes results/model.npz")
     device = select_device(gpu)
@@ -83,6 +82,7 @@ def write_figures(
     checkpoint.load_weights(model_file, model)
     model.to_device(device)
     originals = to_float(load_dataset(data).test.images)
+    check_size(size, originals)
     if not hardest:
         count = min(_DIGITS, len(originals))
         originals = originals[np.random.default_rng(seed).choice(len(originals), count, replace=False)]
@@ -103,10 +103,10 @@ def write_figures(
         pictures[f"output_{number:02d}.png"] = grey_png(after)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, content in pictures.items():
-            checkpoint.write_whole(out / name, lambda file, content=content: file.write(content))
     except OSError as error:
         raise UserError(f"--out: {out}: cannot write there: {error.strerror}") from error
+    for name, content in pictures.items():
+        write_whole(out / name, lambda file, content=content: file.write(content))
     return [out / name for name in pictures]
 
 

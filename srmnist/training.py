@@ -16,7 +16,7 @@ from chainer.training import extensions
 
 from srmnist import checkpoint, files
 from srmnist.data import Dataset, load_dataset, to_float
-from srmnist.degradation import degrade
+from srmnist.degradation import check_size, degrade
 from srmnist.device import select_device
 from srmnist.errors import UserError
 from srmnist.interruption import Interruption
@@ -96,7 +96,7 @@ def train(
     settings: Settings,
     out: Path,
     resume: Path | None = None,
-    terminal: TextIO = sys.stdout,
+    terminal: TextIO | None = None,
     snapshot_every: int | None = None,
 ) -> Result:
     """Train CNNAE and write ``model.npz``, ``log``, ``loss.png`` and snapshots to a directory.
@@ -108,8 +108,8 @@ def train(
         Directory for the results; made if it does not exist.
     resume : Path, optional
         Snapshot to go on from, or a directory: then from the newest in it.
-    terminal : text stream
-        Takes the table of losses, and a progress bar if it is a terminal.
+    terminal : text stream, optional
+        Takes the table of losses, and a progress bar if it is a terminal; by default standard output.
     snapshot_every : int, optional
         Iterations from one snapshot to the next; at the end of each epoch there is one anyway.
 
@@ -129,7 +129,7 @@ def train(
         model = initial_model(settings.seed)
         model.to_device(device)
         train_pairs, test_pairs = (make_pairs(split.images, settings.size) for split in dataset)
-        trainer = build_trainer(model, train_pairs, test_pairs, settings, out, terminal)
+        trainer = build_trainer(model, train_pairs, test_pairs, settings, out, terminal or sys.stdout)
         trainer.extend(interruption)
         snapshots = Snapshots(identity(settings, dataset))
         trainer.extend(snapshots, trigger=_snapshot_due(snapshot_every, interruption))
@@ -152,11 +152,10 @@ def train(
 
 
 def _check_fit(settings: Settings, dataset: Dataset) -> None:
-    count, height, width = dataset.train.images.shape
+    count = len(dataset.train.images)
     if settings.batchsize > count:
         raise UserError(f"--batchsize {settings.batchsize}: there are {count:,} training images")
-    if settings.size > min(height, width):
-        raise UserError(f"--size {settings.size}: the images are {height}×{width} already")
+    check_size(settings.size, dataset.train.images)
 
 
 def identity(settings: Settings, dataset: Dataset) -> dict[str, int | str]:
