@@ -1,19 +1,23 @@
 """Kill training runs and feed damaged files to the readers, many times, and count what becomes of them."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from srmnist import cli
-from srmnist.soak import kill_runs, mutate_files
+from srmnist.soak import Kills, kill_runs, mutate_files
 
 TRAIN = Path(__file__).with_name("train.py")
 
 
 def main() -> None:
     args = parse_args()
-    kills = kill_runs(TRAIN, args.kills, args.seed, report("kills", args.kills))
-    counts, failures = mutate_files(TRAIN, args.mutations, args.seed, report("mutations", args.mutations))
+    kills, (counts, failures) = Kills(), (Counter(), [])
+    if args.kills:
+        kills = kill_runs(TRAIN, args.kills, args.seed, report("kills", args.kills))
+    if args.mutations:
+        counts, failures = mutate_files(TRAIN, args.mutations, args.seed, report("mutations", args.mutations))
     print(
         f"kills: {kills.tried} ({kills.while_writing} while a file was being written), "
         f"survived with the same bits: {kills.survived}"
