@@ -3,7 +3,6 @@
 import chainer
 import chainer.functions as F
 from chainer import backend
-
 from chainer.types import NdArray
 
 from srmnist.errors import UserError
