@@ -12,6 +12,7 @@ from srmnist import compat
 
 compat.import_chainer()
 
+from srmnist.checkpoint import load_weights
 from srmnist.data import load_dataset, load_mnist
 from srmnist.degradation import degrade
 from srmnist.errors import UserError
@@ -20,7 +21,16 @@ from srmnist.figures import show_grid
 from srmnist.model import CNNAE
 
 __version__ = "0.1.0"
-__all__ = ["CNNAE", "UserError", "degrade", "load_dataset", "load_mnist", "restore", "show_grid"]
+__all__ = [
+    "CNNAE",
+    "UserError",
+    "degrade",
+    "load_dataset",
+    "load_mnist",
+    "load_weights",
+    "restore",
+    "show_grid",
+]
 
 # The statement `import srmnist.CNNAE` names a module; it finds the class, and srmnist.CNNAE stays the class.
 sys.modules["srmnist.CNNAE"] = CNNAE

@@ -40,7 +40,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_whole(path, lambda file: file.write(buffer.getbuffer()))
 
 
-def load_weights(path: Path, model: chainer.Link) -> None:
+def load_weights(path: str | Path, model: chainer.Link) -> None:
     """Load weights into a model: all of them, or none and one clear error.
 
     Unlike Chainer's ``load_npz`` this never unpickles, so the file may come from anybody.
@@ -50,5 +50,5 @@ def load_weights(path: Path, model: chainer.Link) -> None:
     FileError
         If the file is damaged, or does not hold finite weights of just this model.
     """
-    arrays = read_npz(path, chainer.serializers.npz.serialize(model))
+    arrays = read_npz(Path(path), chainer.serializers.npz.serialize(model))
     chainer.serializers.NpzDeserializer(arrays).load(model)
