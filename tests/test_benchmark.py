@@ -22,7 +22,7 @@ def test_both_of_chainers_variants_train_and_take_turns():
 
 
 def test_the_growth_has_a_row_for_each_variant_threads_and_batch():
-    rows = measure.growth([variants.ENGINE], batches=[1, 3], counts=[1], rounds=1)
+    rows = measure.growth([variants.ENGINE], batches=[1, 3], counts=[1])
     assert [(row["threads"], row["batch"]) for row in rows] == [(1, 1), (1, 3)]
 
 

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -237,6 +238,43 @@ def test_any_number_of_threads_gives_the_same_bits():
     for result in results[1:]:
         for name, value in results[0].items():
             np.testing.assert_array_equal(result[name], value, err_msg=name)
+
+
+def test_models_in_several_threads_do_not_disturb_each_other():
+    x, t = images(11, (9, 10, 10))
+    expected = everything(make_model(11), x, t, plain=False)
+    found, start = [], threading.Barrier(3)
+
+    def work():
+        model = make_model(11)
+        start.wait()
+        found.append(everything(model, x, t, plain=False))
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(found) == 3
+    for result in found:
+        for name, value in expected.items():
+            np.testing.assert_array_equal(result[name], value, err_msg=name)
+
+
+def test_buffers_are_used_again_from_step_to_step():
+    from srmnist.engine import function
+
+    x, t = images(12, (9, 10, 10))
+    model = make_model(12)
+    addresses = set()
+    for _ in range(4):
+        loss = model(x, t)
+        node = loss.creator.inputs[0].creator_node
+        addresses.add(node._buffers.activations[0].ctypes.data)
+        loss.backward()
+        del loss, node
+    assert len(addresses) == 1
+    assert len(function._pool._free) <= 2
 
 
 def run_python(program, **environment):

@@ -33,6 +33,7 @@ _IMAGES = 60_000
 # A turn is a pause, in which the threads of the variant before stop spinning, one run that is not counted,
 # and a few that are.
 _PAUSE, _TURN = 0.05, 4
+KINDS = ("step", "evaluate")
 
 
 def flops(batch: int, train: bool) -> float:
@@ -46,15 +47,16 @@ def flops(batch: int, train: bool) -> float:
 
 
 def measure(
-    made: dict[str, Variant], batch: int, rounds: int, warmup: int = 3
+    made: dict[str, Variant], batch: int, rounds: int, warmup: int = 3, kinds: tuple[str, ...] = KINDS
 ) -> dict[str, dict[str, float]]:
     """Median milliseconds of a training step and of an evaluation, the variants taking turns."""
     random = np.random.default_rng(0)
-    times: dict[str, dict[str, list[float]]] = {name: {"step": [], "evaluate": []} for name in made}
+    times: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in kinds} for name in made}
     for round_ in range(warmup + rounds):
         indices = random.choice(10_000, batch, replace=batch > 10_000)
         for name, variant in made.items():
-            for kind, run in (("step", variant.step), ("evaluate", variant.evaluate)):
+            for kind in kinds:
+                run = getattr(variant, kind)
                 time.sleep(_PAUSE)
                 run(indices)
                 for _ in range(_TURN):
@@ -63,12 +65,12 @@ def measure(
                     if round_ >= warmup:
                         times[name][kind].append((time.perf_counter() - start) * 1e3)
     return {
-        name: {kind: statistics.median(values) for kind, values in kinds.items()}
-        for name, kinds in times.items()
+        name: {kind: statistics.median(values) for kind, values in of_name.items()}
+        for name, of_name in times.items()
     }
 
 
-def epoch_seconds(made: dict[str, Variant], batch: int, part: float = 0.1) -> dict[str, float]:
+def epoch_seconds(made: dict[str, Variant], batch: int, part: float = 0.05) -> dict[str, float]:
     """Seconds of one epoch of 60,000 images, from a part of it.
 
     Chainer's variants go through their iterator and updater, as in training; PyTorch's index tensors, which
@@ -103,14 +105,15 @@ def _updater(degraded: np.ndarray, originals: np.ndarray, batch: int) -> trainin
     return training.updaters.StandardUpdater(iterator, optimizer)
 
 
-def growth(names: list[str], batches: list[int], counts: list[int], rounds: int) -> list[dict[str, Any]]:
+def growth(names: list[str], batches: list[int], counts: list[int]) -> list[dict[str, Any]]:
     """A step's milliseconds against the batch's size and the number of threads."""
     rows = []
     made = variants(names)
     for count in counts:
         set_threads(count)
         for batch in batches:
-            for name, times in measure(made, batch, max(3, rounds * 64 // max(batch, 64))).items():
+            rounds = max(1, 256 // max(batch, 64))  # a large batch is an average in itself
+            for name, times in measure(made, batch, rounds, warmup=1, kinds=("step",)).items():
                 rows.append({"variant": name, "threads": count, "batch": batch, "step": times["step"]})
     set_threads(max(counts))
     return rows
@@ -139,7 +142,7 @@ def matrix_product_peak(size: int = 2048, rounds: int = 7) -> float:
     return best
 
 
-def peak_memory(name: str, steps: int = 60) -> float:
+def peak_memory(name: str, steps: int = 20) -> float:
     """Peak resident megabytes of a process that holds MNIST and trains with one variant."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_memory, (name, steps))

@@ -55,7 +55,7 @@ def run(batch: int, rounds: int, growth: bool) -> dict[str, Any]:
         "matrix_product_gflops": peak,
         "variants": rows,
         "speedup": _speedups(rows),
-        "growth": measure.growth(compared, batches, threads, rounds) if growth else [],
+        "growth": measure.growth(compared, batches, threads) if growth else [],
     }
 
 

@@ -7,6 +7,7 @@ gradients, and updates the running statistics by the formulas of ``chainer.funct
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -220,11 +221,14 @@ def _parts(batch: int) -> int:
 def _each_slice(shape: tuple[int, ...], parts: int, run: Callable[..., None]) -> None:
     """Call ``run(part, scratch, begin, end)`` for each slice of a batch of this shape, on all threads."""
     batch, _, height, width = shape
-    scratch = _scratch.take(height, width)
-    share(
-        lambda worker, part: run(part, scratch[worker], batch * part // parts, batch * (part + 1) // parts),
-        parts,
-    )
+    with _lock:
+        scratch = _scratch.take(height, width)
+        share(
+            lambda worker, part: run(
+                part, scratch[worker], batch * part // parts, batch * (part + 1) // parts
+            ),
+            parts,
+        )
 
 
 def _moments(sums: np.ndarray, batch: int, pixels: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -258,7 +262,7 @@ class _Lease:
     def __del__(self) -> None:
         # One set suffices training; a second spares graphs that use the model twice.
         if len(self._pool) < 2:
-            self._pool.append(self._buffers)
+            self._pool.insert(0, self._buffers)
 
 
 class _Pool:
@@ -268,10 +272,11 @@ class _Pool:
         self._free: list[_Buffers] = []
 
     def take(self, pixels: int, parts: int) -> _Lease:
-        for i, buffers in enumerate(self._free):
-            if buffers.pixels >= pixels and buffers.parts >= parts:
-                return _Lease(self._free, self._free.pop(i))
-        self._free.clear()
+        with _lock:
+            for i, buffers in enumerate(self._free):
+                if buffers.pixels >= pixels and buffers.parts >= parts:
+                    return _Lease(self._free, self._free.pop(i))
+            self._free.clear()
         return _Lease(self._free, _Buffers(pixels, parts))
 
 
@@ -288,7 +293,8 @@ class _Scratch:
         return self._scratch
 
 
-_pool, _scratch = _Pool(), _Scratch()
+# A program may use models from several threads; the scratch and the team of threads serve one at a time.
+_pool, _scratch, _lock = _Pool(), _Scratch(), threading.Lock()
 
 
 def _aligned(size: int) -> np.ndarray:

@@ -53,9 +53,11 @@ def share(task: Callable[[int, int], None], count: int) -> None:
             task(0, part)
         return
     run = _Run(task, count)
-    _team(threads).start(run)
+    team = _team(threads)
+    team.start(run)
     run.work(0)
     run.wait()
+    team.start(None)
 
 
 class _Run:
@@ -100,18 +102,23 @@ class _Team:
             wake.acquire()
             threading.Thread(target=self._loop, args=(worker, wake), daemon=True, name="srmnist").start()
 
-    def start(self, run: _Run) -> None:
+    def start(self, run: _Run | None) -> None:
+        """Wake the threads for a run, or let go of the last one, whose task keeps its arrays alive."""
         self._run = run
-        for wake in self._wake:
-            if wake.locked():
-                wake.release()
+        if run is not None:
+            for wake in self._wake:
+                if wake.locked():
+                    wake.release()
 
     def _loop(self, worker: int, wake: threading.Lock) -> None:
         while True:
             wake.acquire()
-            run = self._run
-            if run is not None:
-                run.work(worker)
+            self._join(worker)
+
+    def _join(self, worker: int) -> None:
+        run = self._run
+        if run is not None:
+            run.work(worker)
 
 
 @cache
