@@ -108,14 +108,14 @@ def table(report: dict[str, Any]) -> str:
 
 def figure(report: dict[str, Any]) -> Figure:
     """A step's cost by variant, and how it grows with the batch and the threads."""
-    drawn = Figure(figsize=(9, 3.4), layout="constrained")
+    drawn = Figure(figsize=(11, 3.4), layout="constrained")
     bars, curves = drawn.subplots(1, 2)
     shown = {name: row["step_ms"] for name, row in report["variants"].items() if name != PLAIN}
     colours = {name: f"C{i}" for i, name in enumerate(shown)}
     bars.barh(list(shown), list(shown.values()), color=list(colours.values()))
     bars.bar_label(bars.containers[0], fmt="%.1f ms", padding=3)
     bars.invert_yaxis()
-    bars.margins(x=0.2)
+    bars.margins(x=0.25)
     bars.set_xlabel(f"one training step, batch {report['batch']} [ms]")
     bars.set_title(f"plain Chainer: {report['variants'][PLAIN]['step_ms']:.0f} ms", fontsize="medium")
     lines: dict[tuple[str, int], list[tuple[int, float]]] = {}
@@ -127,8 +127,14 @@ def figure(report: dict[str, Any]) -> Figure:
         style = "--" if threads == 1 else "-"
         curves.plot(*zip(*points, strict=True), style, marker=".", color=colours[name], label=label)
     curves.set(xscale="log", yscale="log", xlabel="batch", ylabel="one training step [ms an image]")
+    batches = sorted({row["batch"] for row in report["growth"]})
+    curves.set_xticks(batches, map(str, batches))
+    for axis in (curves.xaxis, curves.yaxis):
+        axis.set_minor_formatter("")
+    curves.yaxis.set_major_formatter("{x:g}")
+    curves.set_yticks([0.2, 0.5, 1, 2, 5])
     if lines:
-        curves.legend(fontsize="x-small")
+        curves.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     for axes in (bars, curves):
         axes.spines[["top", "right"]].set_visible(False)
     return drawn
