@@ -6,8 +6,6 @@ gradients, and updates the running statistics by the formulas of ``chainer.funct
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,7 +14,7 @@ import chainer.functions as F
 import numpy as np
 from chainer import function_node
 
-from srmnist.engine import passes
+from srmnist.engine import memory, passes
 from srmnist.engine.passes import C1, C2, C3
 from srmnist.engine.threads import share, thread_count
 from srmnist.engine.winograd import POSITIONS, panel_width
@@ -48,7 +46,7 @@ class Restore(function_node.FunctionNode):
         batch, _, height, width = x.shape
         pixels = height * width
         self._parts = _parts(batch)
-        self._buffers = _pool.take(batch * pixels, self._parts)
+        self._buffers = memory.pool.take(batch * pixels, self._parts)
         a1, a2, a3 = self._buffers.activations
         flat, z = np.ascontiguousarray(x).ravel(), np.empty(x.size, np.float32)
         sums = np.empty(3 * batch * C3, np.float32)
@@ -221,8 +219,8 @@ def _parts(batch: int) -> int:
 def _each_slice(shape: tuple[int, ...], parts: int, run: Callable[..., None]) -> None:
     """Call ``run(part, scratch, begin, end)`` for each slice of a batch of this shape, on all threads."""
     batch, _, height, width = shape
-    with _lock:
-        scratch = _scratch.take(height, width)
+    with memory.lock:
+        scratch = memory.scratch.take(height, width)
         share(
             lambda worker, part: run(
                 part, scratch[worker], batch * part // parts, batch * (part + 1) // parts
@@ -238,70 +236,6 @@ def _moments(sums: np.ndarray, batch: int, pixels: int, channels: int) -> tuple[
     mean = means.mean(axis=0)
     squares = q - s * s / pixels + pixels * (means - mean) ** 2
     return mean, np.maximum(squares.sum(axis=0), 0) / (batch * pixels)
-
-
-class _Buffers:
-    """Activations and gradients of a batch. They return to the pool when their function is gone."""
-
-    def __init__(self, pixels: int, parts: int) -> None:
-        self.pixels, self.parts = pixels, parts
-        self.activations = [_aligned(pixels * channels) for channels in _CHANNELS]
-        self.gradients = [_aligned(pixels * channels) for channels in (C1, C2)]
-        shapes = [(parts, POSITIONS * C1 * C2), (parts, POSITIONS * C2 * C3)]
-        self.weight_gradients = [_aligned(math.prod(shape)).reshape(shape) for shape in shapes]
-
-
-class _Lease:
-    """Buffers in use by one function; a graph may hold several."""
-
-    def __init__(self, pool: list[_Buffers], buffers: _Buffers) -> None:
-        self._pool, self._buffers = pool, buffers
-        self.activations, self.gradients = buffers.activations, buffers.gradients
-        self.weight_gradients = buffers.weight_gradients
-
-    def __del__(self) -> None:
-        # One set suffices training; a second spares graphs that use the model twice.
-        if len(self._pool) < 2:
-            self._pool.insert(0, self._buffers)
-
-
-class _Pool:
-    """Buffers kept from step to step: fresh memory would cost a page fault each 4 KB."""
-
-    def __init__(self) -> None:
-        self._free: list[_Buffers] = []
-
-    def take(self, pixels: int, parts: int) -> _Lease:
-        with _lock:
-            for i, buffers in enumerate(self._free):
-                if buffers.pixels >= pixels and buffers.parts >= parts:
-                    return _Lease(self._free, self._free.pop(i))
-            self._free.clear()
-        return _Lease(self._free, _Buffers(pixels, parts))
-
-
-class _Scratch:
-    """Each thread's scratch, kept for one image size."""
-
-    def __init__(self) -> None:
-        self._scratch = np.empty((0, 0), np.float32)
-
-    def take(self, height: int, width: int) -> np.ndarray:
-        shape = (thread_count(), -(-passes.scratch_size(height, width) // 1024) * 1024)
-        if self._scratch.shape != shape:
-            self._scratch = _aligned(shape[0] * shape[1]).reshape(shape)
-        return self._scratch
-
-
-# A program may use models from several threads; the scratch and the team of threads serve one at a time.
-_pool, _scratch, _lock = _Pool(), _Scratch(), threading.Lock()
-
-
-def _aligned(size: int) -> np.ndarray:
-    """Zeros that begin on a cache line, so that no vector straddles two."""
-    memory = np.zeros(size + 16, np.float32)
-    skip = -memory.ctypes.data // 4 % 16
-    return memory[skip : skip + size]
 
 
 def _taps(w: np.ndarray) -> np.ndarray:

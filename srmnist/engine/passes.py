@@ -13,7 +13,7 @@ Activations are flat float32, (B, H, W, C); a pass does images `begin` to `end`,
 import numpy as np
 from numba import njit
 
-from srmnist.engine import kernels, winograd
+from srmnist.engine import kernels, one_channel, winograd
 from srmnist.engine.compiled import compiled
 
 C1, C2, C3 = 16, 32, 64
@@ -43,7 +43,7 @@ def forward_first(x, height, width, weights, a, sums, scratch, begin, end):
     pixels = height * width
     for i in range(begin, end):
         kernels.pad(x, i * pixels, height, width, padded, padded_width)
-        kernels.spread(padded, padded_width, height, width, weights, C1, a, i * pixels * C1)
+        one_channel.spread(padded, padded_width, height, width, weights, C1, a, i * pixels * C1)
         kernels.statistics(a, i * pixels * C1, pixels, C1, sums, i * 3 * C1)
 
 
@@ -71,7 +71,9 @@ def forward_last(a, height, width, scale, shift, weights, bias, z, scratch, begi
     pixels = height * width
     for i in range(begin, end):
         start = i * pixels
-        kernels.gather(a, start * C3, height, width, C3, scale, shift, True, weights, bias, rows, z, start)
+        one_channel.gather(
+            a, start * C3, height, width, C3, scale, shift, True, weights, bias, rows, z, start
+        )
 
 
 @compiled
@@ -91,12 +93,12 @@ def evaluate(x, height, width, w1, u2, u3, w4, bias, scale, shift, z, scratch, b
     pixels = height * width
     for i in range(begin, end):
         kernels.pad(x, i * pixels, height, width, padded1, padded_width)
-        kernels.spread(padded1, padded_width, height, width, w1, C1, image, 0)
+        one_channel.spread(padded1, padded_width, height, width, w1, C1, image, 0)
         kernels.pad_activation(image, 0, height, width, C1, s1, t1, padded2, padded_width)
         kernels.convolve(padded2, height, width, C1, C2, u2, band, image, 0)
         kernels.pad_activation(image, 0, height, width, C2, s2, t2, padded3, padded_width)
         kernels.convolve(padded3, height, width, C2, C3, u3, band, image, 0)
-        kernels.gather(image, 0, height, width, C3, s3, t3, True, w4, bias, rows, z, i * pixels)
+        one_channel.gather(image, 0, height, width, C3, s3, t3, True, w4, bias, rows, z, i * pixels)
 
 
 @compiled
@@ -112,7 +114,7 @@ def backward_last(gz, a, height, width, flipped, norm, mean, dw, sums, scratch, 
     pixels = height * width
     for i in range(begin, end):
         kernels.pad(gz, i * pixels, height, width, padded, padded_width)
-        kernels.gather_gradient(
+        one_channel.gather_gradient(
             padded, padded_width, height, width, flipped, C3,
             a, i * pixels * C3, norm, mean, dw, sums, i * 2 * C3,
         )  # fmt: skip
@@ -143,7 +145,7 @@ def backward_middle(
         gradient, g_start = g, b_start
         if len(spread_weights) > 0:
             kernels.pad(g, i * pixels, height, width, gz, padded_width)
-            kernels.spread(gz, padded_width, height, width, spread_weights, outputs, image, 0)
+            one_channel.spread(gz, padded_width, height, width, spread_weights, outputs, image, 0)
             gradient, g_start = image, 0
         dx[:] = 0
         kernels.convolve_gradient(
@@ -171,9 +173,9 @@ def backward_first(g, a, x, height, width, norm, dw, flipped, gx, scratch, begin
         start = i * pixels * C1
         kernels.pad(x, i * pixels, height, width, padded, padded_width)
         kernels.unnormalise(g, start, a, start, pixels, C1, norm, image, 0)
-        kernels.spread_gradient(padded, padded_width, height, width, image, 0, C1, dw)
+        one_channel.spread_gradient(padded, padded_width, height, width, image, 0, C1, dw)
         if len(gx) > 0:
-            kernels.gather(
+            one_channel.gather(
                 image, 0, height, width, C1, one, zero, False, flipped, zero[0], rows, gx, i * pixels
             )
 

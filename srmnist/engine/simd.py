@@ -11,7 +11,7 @@ Arrays are flat and contiguous; offsets count floats and are not checked.
 import operator
 
 from llvmlite import binding, ir
-from numba import config, types
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
@@ -240,3 +240,9 @@ def product_tile(rows, columns, *, a_row, a_depth, b_depth, c_row, accumulate=Fa
         return types.none(a, integer, b, integer, c, integer, integer), generate
 
     return tile
+
+
+@njit
+def load_three(array, offset, stride):
+    """The vectors at three offsets, `stride` apart."""
+    return load(array, offset), load(array, offset + stride), load(array, offset + 2 * stride)

@@ -62,7 +62,7 @@ def share(task: Callable[[int, int], None], count: int) -> None:
 
 class _Run:
     def __init__(self, task: Callable[[int, int], None], count: int) -> None:
-        self._task = task
+        self._task: Callable[[int, int], None] | None = task
         self._parts: Iterator[int] = iter(range(count))
         self._unfinished = count
         self._lock = threading.Lock()
@@ -88,6 +88,7 @@ class _Run:
     def wait(self) -> None:
         """Until the last part is done; a thread that woke too late to take one is not waited for."""
         self._finished.acquire()
+        self._task = None  # a thread that wakes late may hold this run a little longer, but not its arrays
         if self._error is not None:
             raise self._error
 
