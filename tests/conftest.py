@@ -11,6 +11,7 @@ import pytest
 
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
+import users
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,8 +55,7 @@ def small_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_python(*args: str | Path, cwd: Path | None = None, **kwds) -> subprocess.CompletedProcess:
     """Run Python in a fresh process and capture what it says."""
-    command = [sys.executable, *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, **kwds)
+    return users.run([sys.executable, *map(str, args)], cwd=cwd, **kwds)
 
 
 @pytest.fixture(scope="session")

@@ -105,9 +105,8 @@ def test_directory_without_permission_is_named(command, tmp_path):
 
 def test_output_to_a_full_device_is_one_line_too(command, tmp_path):
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [*command, "--out", str(tmp_path / "out")], stdout=full, stderr=subprocess.PIPE, text=True
-        )
+        streams = {"capture_output": False, "stdout": full, "stderr": subprocess.PIPE}
+        done = run([*command, "--out", str(tmp_path / "out")], **streams)
     assert refusal(done) == "standard output: No space left on device"
 
 
