@@ -7,6 +7,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+from srmnist.engine import NO_NUMBA
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TRAIN = SCRIPTS / "train.py"
 
@@ -39,7 +41,7 @@ def run(command: list[str], **kwds) -> subprocess.CompletedProcess:
     done = subprocess.run(command, **{"capture_output": True, "text": True, "timeout": 600, **kwds})
     if find_spec("numba") is None and done.stderr:
         lines = done.stderr.splitlines(keepends=True)
-        done.stderr = "".join(line for line in lines if not line.startswith("srmnist: no Numba"))
+        done.stderr = "".join(line for line in lines if not line.startswith(NO_NUMBA))
     return done
 
 

@@ -14,6 +14,9 @@ import numpy as np
 
 chainer.global_config.plain = False
 
+# How the line begins that stands on stderr, once, where Numba is missing.
+NO_NUMBA = "srmnist: no Numba"
+
 _SHAPES = [(16, 1, 3, 3), (16,), (16,), (32, 16, 3, 3), (32,), (32,), (64, 32, 3, 3), (64,), (64,),
            (1, 64, 3, 3), (1,)]  # fmt: skip
 
@@ -37,7 +40,7 @@ def _cpu():
     try:
         from srmnist.engine import function
     except ImportError as error:
-        sys.stderr.write(f"srmnist: no Numba ({error}); plain Chainer functions run instead, slower\n")
+        sys.stderr.write(f"{NO_NUMBA} ({error}); plain Chainer functions run instead, slower\n")
         return None
     return function
 
