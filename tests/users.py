@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 from srmnist.engine import NO_NUMBA
@@ -37,12 +36,15 @@ def sabotage(command: list[str], function: str, number: int, deed: str) -> list[
 
 
 def run(command: list[str], **kwds) -> subprocess.CompletedProcess:
-    """Run a command to its end, and take off stderr what every process says where there is no Numba."""
+    """Run a command to its end."""
     done = subprocess.run(command, **{"capture_output": True, "text": True, "timeout": 600, **kwds})
-    if find_spec("numba") is None and done.stderr:
-        lines = done.stderr.splitlines(keepends=True)
-        done.stderr = "".join(line for line in lines if not line.startswith(NO_NUMBA))
+    done.stderr = complaints(done.stderr or "")
     return done
+
+
+def complaints(stderr: str) -> str:
+    """What a command said on stderr, but for the line that each says where there is no Numba."""
+    return "".join(line for line in stderr.splitlines(keepends=True) if not line.startswith(NO_NUMBA))
 
 
 def start(command: list[str]) -> subprocess.Popen:
