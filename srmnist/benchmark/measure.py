@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,23 +78,22 @@ def epoch_seconds(made: dict[str, Variant], batch: int, part: float = 0.05) -> d
     is the quickest that it can be fed.
     """
     steps = max(1, round(_IMAGES / batch * part))
+    random = np.random.default_rng(0)
+    feed = [random.choice(10_000, batch) for _ in range(steps)]
     _, originals = load_mnist()
     degraded = degrade(originals)
     seconds = {}
     for name, variant in made.items():
         if name in CHAINERS:
-            update = _updater(degraded, originals, batch).update
-            feed = [None] * steps
+            updater = _updater(degraded, originals, batch)
+            steps_of_epoch = [updater.update] * steps
         else:
-            update = None
-            random = np.random.default_rng(0)
-            feed = [random.choice(10_000, batch) for _ in range(steps)]
+            steps_of_epoch = [partial(variant.step, indices) for indices in feed]
         with chainer.using_config("plain", name == PLAIN):
-            run = (lambda _, update=update: update()) if update else variant.step
-            run(feed[0])
+            steps_of_epoch[0]()
             start = time.perf_counter()
-            for indices in feed:
-                run(indices)
+            for step in steps_of_epoch:
+                step()
         seconds[name] = (time.perf_counter() - start) / steps * _IMAGES / batch
     return seconds
 

@@ -105,7 +105,7 @@ def evaluate(x, height, width, w1, u2, u3, w4, bias, scale, shift, z, scratch, b
 def backward_last(gz, a, height, width, flipped, norm, mean, dw, sums, scratch, begin, end):
     """conv4: gz (B, H, W) → gradient of its weights, and the sums that bn3's gradient needs.
 
-    `flipped` are the weights (9, 64) with their taps in reverse order, and so is `dw` (threads, 9 · 64).
+    `flipped` are the weights (9, 64) with their taps in reverse order, as those of `dw` are.
     """
     padded_width, padded_size = kernels.padded_geometry(height, width)
     padded = _regions(scratch, height, width)[0][:padded_size]
