@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from srmnist import cli
-from srmnist.figures import write_figures
+from srmnist.results import write_figures
 
 
 def main() -> None:

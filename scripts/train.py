@@ -5,7 +5,8 @@ from pathlib import Path
 
 from srmnist import cli
 from srmnist.interruption import Interrupted
-from srmnist.training import Settings, psnr, train
+from srmnist.metrics import psnr
+from srmnist.training import Settings, train
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from srmnist.checkpoint import load_weights
 from srmnist.data import load_dataset, load_mnist
 from srmnist.degradation import degrade
 from srmnist.errors import UserError
-from srmnist.evaluation import restore
 from srmnist.figures import show_grid
 from srmnist.model import CNNAE
+from srmnist.restoration import restore
 
 __version__ = "0.1.0"
 __all__ = [

@@ -40,19 +40,32 @@ def degrade(images: NdArray, size: int | tuple[int, int] = (10, 10)) -> NdArray:
     ----------
     kzkadc, "ディープラーニングで簡単な超解像をやってみた", section 低画質データの作成.
     """
-    height, width = (size, size) if isinstance(size, int) else size
+    return enlarge(shrink(images, size), images.shape[2:])
+
+
+def shrink(images: NdArray, size: int | tuple[int, int] = (10, 10)) -> NdArray:
+    """The first half of `degrade`: images (N, C, H, W) as (N, C, *size)."""
+    return _resize(images, (size, size) if isinstance(size, int) else size)
+
+
+def enlarge(images: NdArray, size: tuple[int, int]) -> NdArray:
+    """The second half of `degrade`: the inverse of `shrink`, as far as there is one."""
+    return _resize(images, size)
+
+
+def _resize(images: NdArray, size: tuple[int, int]) -> NdArray:
+    height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"size must be at least 1×1, not {height}×{width}")
     if images.ndim != 4 or images.dtype != "float32":
         raise ValueError(f"images must be float32 (N, C, H, W), not {images.dtype} {images.shape}")
     xp = backend.get_array_module(images)
-    degraded = xp.empty_like(images, order="C")
+    resized = xp.empty((*images.shape[:2], height, width), images.dtype)
     with chainer.no_backprop_mode():
         for start in range(0, len(images), _CHUNK):
             chunk = images[start : start + _CHUNK]
-            small = F.resize_images(chunk, (height, width))
-            degraded[start : start + _CHUNK] = F.resize_images(small, images.shape[2:]).array
-    return degraded
+            resized[start : start + _CHUNK] = F.resize_images(chunk, (height, width)).array
+    return resized
 
 
 def check_size(size: int, images) -> None:

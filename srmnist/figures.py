@@ -1,8 +1,7 @@
-"""The article's figures: the degradation, the architecture, and digits restored."""
+"""The article's figures, drawn: the degradation, the architecture, and digits restored."""
 
 import io
 from collections.abc import Mapping
-from pathlib import Path
 
 import cv2
 import matplotlib.figure
@@ -11,17 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 from matplotlib.transforms import Affine2D
 
-from srmnist import checkpoint
-from srmnist.data import load_dataset, to_float
-from srmnist.degradation import check_size, degrade
-from srmnist.device import select_device
-from srmnist.errors import UserError
-from srmnist.evaluation import restore, squared_errors
-from srmnist.files import write_whole
 from srmnist.model import CNNAE
 
 _DPI = 200  # twice the width of a README's column, for sharp screens
-_DIGITS = 10  # as in the author's script
 _GREY = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
 
 
@@ -36,99 +27,23 @@ class Figure(matplotlib.figure.Figure):
         return png(self)
 
 
-def write_figures(
-    model_file: Path,
-    out: Path,
-    data: str | Path | None = None,
-    size: int = 10,
-    seed: int = 0,
-    hardest: bool = False,
-    gpu: int = -1,
-) -> list[Path]:
-    """Restore ten test images with trained weights and write the article's figures.
+def show_grid(inputs: np.ndarray, outputs: np.ndarray, originals: np.ndarray | None = None) -> Figure:
+    """Draw images in rows, as the article does: the input, the output, and the original below them.
 
     Parameters
     ----------
-    model_file : Path
-        Weights of `CNNAE`, Chainer's npz.
-    out : Path
-        Directory for the figures; made if it does not exist.
-    data : path, optional
-        Directory of IDX files; None is the embedded MNIST.
-    size : int, default 10
-        Height and width that the images are shrunk to.
-    seed : int, default 0
-        Fixes which ten test images are drawn.
-    hardest : bool, default False
-        Take the ten that are restored worst instead, the worst first.
-    gpu : int, default -1
-        CUDA device number; negative is the CPU.
-
-    Returns
-    -------
-    list of Path
-        The files written: ``corrupt.png``, ``model.png``, ``output.png`` and each image's ``input_NN.png``
-        and ``output_NN.png``.
-
-    Raises
-    ------
-    UserError
-        If a file or the device is not usable; nothing has then been written.
-    """
-    if not model_file.exists():
-        raise UserError(f"--model: there is no {model_file}; scripts/train.py writes results/model.npz")
-    device = select_device(gpu)
-    model = CNNAE()
-    checkpoint.load_weights(model_file, model)
-    model.to_device(device)
-    originals = to_float(load_dataset(data).test.images)
-    check_size(size, originals)
-    if not hardest:
-        count = min(_DIGITS, len(originals))
-        originals = originals[np.random.default_rng(seed).choice(len(originals), count, replace=False)]
-    degraded = degrade(originals, size)
-    restored = restore(model, degraded)
-    if hardest:
-        errors = squared_errors(restored, originals)
-        worst = np.argsort(-errors, kind="stable")[:_DIGITS]
-        originals, degraded, restored = originals[worst], degraded[worst], restored[worst]
-
-    pictures = {
-        "corrupt.png": png(draw_degradation(originals[0], degraded[0], size)),
-        "model.png": png(draw_model(model, degraded[0], restored[0])),
-        "output.png": png(draw_rows({"input": degraded, "output": restored, "original": originals})),
-    }
-    for number, (before, after) in enumerate(zip(degraded, restored, strict=True)):
-        pictures[f"input_{number:02d}.png"] = grey_png(before)
-        pictures[f"output_{number:02d}.png"] = grey_png(after)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out: {out}: cannot write there: {error.strerror}") from error
-    for name, content in pictures.items():
-        write_whole(out / name, lambda file, content=content: file.write(content))
-    return [out / name for name in pictures]
-
-
-def show_grid(model: CNNAE, originals: np.ndarray, size: int | tuple[int, int] = 10) -> Figure:
-    """Degrade images, restore them, and draw them in three rows: input, output, original.
-
-    Parameters
-    ----------
-    model : CNNAE
-        On any device.
-    originals : ndarray of float32, shape (N, 1, H, W)
-        About ten images, intensities in [0, 1].
-    size : int or (int, int), default 10
-        Height and width to shrink to.
+    inputs, outputs : ndarray of float32, shape (N, 1, H, W)
+        About ten degraded images and what the network makes of them, intensities in [0, 1].
+    originals : ndarray of float32, shape (N, 1, H, W), optional
+        Left out where there are none.
 
     Returns
     -------
     matplotlib.figure.Figure
         A notebook shows it; ``savefig`` writes it.
     """
-    degraded = degrade(originals, size)
-    return draw_rows({"input": degraded, "output": restore(model, degraded), "original": originals})
+    rows = {"input": inputs, "output": outputs}
+    return draw_rows(rows if originals is None else {**rows, "original": originals})
 
 
 def draw_rows(rows: Mapping[str, np.ndarray]) -> Figure:
@@ -150,6 +65,23 @@ def draw_rows(rows: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+def draw_side_by_side(images: Mapping[str, np.ndarray]) -> Figure:
+    """Images beside each other, each under its title.
+
+    Parameters
+    ----------
+    images : mapping of str to ndarray, shape (1, H, W)
+        Of any sizes, intensities in [0, 1].
+    """
+    figure = Figure(figsize=(3.2 * len(images), 3.4), dpi=_DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    (axes,) = figure.subplots(1, len(images), squeeze=False)
+    for ax, (title, image) in zip(axes, images.items(), strict=True):
+        ax.set_title(title, fontsize=10, pad=8)
+        _draw_image(ax, image)
+    return figure
+
+
 def draw_degradation(original: np.ndarray, degraded: np.ndarray, size: int) -> Figure:
     """An image beside what the degradation leaves of it.
 
@@ -159,17 +91,9 @@ def draw_degradation(original: np.ndarray, degraded: np.ndarray, size: int) -> F
     size : int
         Height and width that it was shrunk to.
     """
-    height, width = original.shape[1:]
-    figure = Figure(figsize=(6.4, 3.4), dpi=_DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-    left, right = figure.subplots(1, 2)
-    for ax, image, title in (
-        (left, original, f"original, {height}×{width}"),
-        (right, degraded, f"degraded: {height}×{width} → {size}×{size} → {height}×{width}"),
-    ):
-        ax.set_title(title, fontsize=10, pad=8)
-        _draw_image(ax, image)
-    return figure
+    shape = "×".join(map(str, original.shape[1:]))
+    titles = f"original, {shape}", f"degraded: {shape} → {size}×{size} → {shape}"
+    return draw_side_by_side(dict(zip(titles, (original, degraded), strict=True)))
 
 
 def draw_model(model: CNNAE, degraded: np.ndarray, restored: np.ndarray) -> Figure:

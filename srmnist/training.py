@@ -1,7 +1,6 @@
 """Training: what the article's script builds, as one function."""
 
 import hashlib
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -244,8 +243,3 @@ def build_trainer(
         # A trigger without a state: a run may be resumed where there is no terminal.
         trainer.extend(extensions.ProgressBar(out=terminal), trigger=lambda trainer: True)
     return trainer
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB of a mean squared error, for intensities in [0, 1]."""
-    return math.inf if mse == 0 else -10 * math.log10(mse)
