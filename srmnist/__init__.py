@@ -33,4 +33,4 @@ __all__ = [
 ]
 
 # The statement `import srmnist.CNNAE` names a module; it finds the class, and srmnist.CNNAE stays the class.
-sys.modules["srmnist.CNNAE"] = CNNAE
+sys.modules["srmnist.CNNAE"] = CNNAE  # type: ignore[assignment]

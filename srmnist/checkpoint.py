@@ -42,7 +42,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         if np.asarray(array).dtype.hasobject:
             raise TypeError(f"{name} holds Python objects, which could only be pickled")
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     write_whole(path, lambda file: file.write(buffer.getbuffer()))
 
 

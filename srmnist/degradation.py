@@ -2,9 +2,10 @@
 
 import chainer
 import chainer.functions as F
+import numpy as np
 from chainer import backend
-from chainer.types import NdArray
 
+from srmnist.arrays import Array
 from srmnist.errors import UserError
 
 # Images resized at a time. F.resize_images gathers four neighbours of every output pixel, so 60,000 images
@@ -12,7 +13,7 @@ from srmnist.errors import UserError
 _CHUNK = 512
 
 
-def degrade(images: NdArray, size: int | tuple[int, int] = (10, 10)) -> NdArray:
+def degrade(images: Array, size: int | tuple[int, int] = (10, 10)) -> Array:
     """Shrink images, then enlarge them back: the network's input.
 
     Both times ``chainer.functions.resize_images`` samples bilinearly with ``align_corners=True``, as in the
@@ -40,20 +41,21 @@ def degrade(images: NdArray, size: int | tuple[int, int] = (10, 10)) -> NdArray:
     ----------
     kzkadc, "ディープラーニングで簡単な超解像をやってみた", section 低画質データの作成.
     """
-    return enlarge(shrink(images, size), images.shape[2:])
+    height, width = images.shape[2:]
+    return enlarge(shrink(images, size), (height, width))
 
 
-def shrink(images: NdArray, size: int | tuple[int, int] = (10, 10)) -> NdArray:
+def shrink(images: Array, size: int | tuple[int, int] = (10, 10)) -> Array:
     """The first half of `degrade`: images (N, C, H, W) as (N, C, *size)."""
     return _resize(images, (size, size) if isinstance(size, int) else size)
 
 
-def enlarge(images: NdArray, size: tuple[int, int]) -> NdArray:
+def enlarge(images: Array, size: tuple[int, int]) -> Array:
     """The second half of `degrade`: the inverse of `shrink`, as far as there is one."""
     return _resize(images, size)
 
 
-def _resize(images: NdArray, size: tuple[int, int]) -> NdArray:
+def _resize(images: Array, size: tuple[int, int]) -> Array:
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"size must be at least 1×1, not {height}×{width}")
@@ -68,7 +70,7 @@ def _resize(images: NdArray, size: tuple[int, int]) -> NdArray:
     return resized
 
 
-def check_size(size: int, images) -> None:
+def check_size(size: int, images: np.ndarray) -> None:
     """Refuse a ``--size`` that would not shrink images (…, H, W).
 
     Raises

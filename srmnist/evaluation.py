@@ -3,10 +3,10 @@
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from srmnist.data import Dataset, load_dataset, to_float
 from srmnist.degradation import check_size, enlarge, shrink
 from srmnist.device import select_device
 from srmnist.figures import png, show_grid
-from srmnist.files import write_all
+from srmnist.files import FileError, read_regular, write_all
 from srmnist.metrics import SSIM_WINDOW, nearest_labels, psnr, squared_errors, ssim
 from srmnist.plots import draw_psnr
 from srmnist.restoration import restore
@@ -28,6 +28,7 @@ _INTERPOLATIONS = {"nearest": cv2.INTER_NEAREST, "cubic": cv2.INTER_CUBIC, "Lanc
 # Training images that the digits are compared with: more read better, but none so much better.
 NEIGHBOURS = 20_000
 _HARDEST = 12
+_LARGEST_REPORT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,30 @@ def evaluate(
             "hardest.png": png(show_grid(degraded[worst], restored[worst], originals[worst])),
         },
     )
+
+
+def load_reports(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Read what evaluations have written to ``metrics.json``.
+
+    Raises
+    ------
+    FileError
+        If a file cannot be read or is no such report.
+    """
+    return [_load_report(path) for path in files]
+
+
+def _load_report(path: Path) -> dict[str, Any]:
+    try:
+        report = json.loads(read_regular(path, _LARGEST_REPORT))
+        rows = [report["rows"][name] for name in (DEGRADED, RESTORED, ORIGINAL)]
+        measured = [row[measure] for row in rows for measure in ("psnr_mean", "readability")]
+        numbers = [report["size"], *(value for value in measured if value is not None)]
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise TypeError
+        return {**report, "data": str(report["data"])}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FileError(f"{path}: not a metrics.json that scripts/evaluate.py has written") from error
 
 
 class Judge:

@@ -2,18 +2,20 @@
 
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Polygon
 from matplotlib.transforms import Affine2D
 
 from srmnist.model import CNNAE
 
 _DPI = 200  # twice the width of a README's column, for sharp screens
-_GREY = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+_GREY: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
 
 
 class Figure(matplotlib.figure.Figure):
@@ -55,8 +57,8 @@ def draw_rows(rows: Mapping[str, np.ndarray]) -> Figure:
         As many images in each, intensities in [0, 1].
     """
     columns = len(next(iter(rows.values())))
-    figure = Figure(figsize=(0.9 + 0.85 * columns, 0.85 * len(rows) + 0.05), dpi=_DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure(figsize=(0.9 + 0.85 * columns, 0.85 * len(rows) + 0.05), dpi=_DPI, layout=layout)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes, (name, images) in zip(grid, rows.items(), strict=True):
         axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=12)
@@ -73,8 +75,8 @@ def draw_side_by_side(images: Mapping[str, np.ndarray]) -> Figure:
     images : mapping of str to ndarray, shape (1, H, W)
         Of any sizes, intensities in [0, 1].
     """
-    figure = Figure(figsize=(3.2 * len(images), 3.4), dpi=_DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(3.2 * len(images), 3.4), dpi=_DPI, layout=layout)
     (axes,) = figure.subplots(1, len(images), squeeze=False)
     for ax, (title, image) in zip(axes, images.items(), strict=True):
         ax.set_title(title, fontsize=10, pad=8)
@@ -142,7 +144,7 @@ def _draw_block(
     for face, color in ((near, "#9db8d9"), (top, "#d7e3f1"), (side, "#bccfe6")):
         ax.add_patch(Polygon(face, facecolor=color, edgecolor="0.25", linewidth=0.8))
     if image is not None:
-        slanted = Affine2D.from_values(*_SLANT, 0, 1, left + thickness, 0) + ax.transData
+        slanted = Affine2D.from_values(_SLANT[0], _SLANT[1], 0, 1, left + thickness, 0) + ax.transData
         ax.imshow(image[0], extent=(0, 1, 0, 1), transform=slanted, zorder=2, **_GREY)
     right = left + thickness + _SLANT[0]
     middle = (left + right) / 2

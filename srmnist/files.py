@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from operator import methodcaller
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +14,7 @@ from srmnist.errors import UserError
 try:
     import fcntl
 except ImportError:  # Windows, where two runs into one directory are not kept apart
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 class FileError(UserError):
@@ -56,7 +57,7 @@ def write_all(out: Path, contents: Mapping[str, bytes]) -> list[Path]:
     except OSError as error:
         raise UserError(f"--out: {out}: cannot write there: {error.strerror}") from error
     for name, content in contents.items():
-        write_whole(out / name, lambda file, content=content: file.write(content))
+        write_whole(out / name, methodcaller("write", content))
     return [out / name for name in contents]
 
 

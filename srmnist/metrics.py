@@ -1,8 +1,11 @@
 """Measures of a restored image: how far it is from the original, and whether its digit can be read."""
 
+from typing import Any, overload
+
 import numpy as np
 from chainer import backend
-from chainer.types import NdArray
+
+from srmnist.arrays import Array
 
 # Images compared with all neighbours at a time: 1,000 × 20,000 distances take 80 MB.
 _CHUNK = 1000
@@ -22,10 +25,14 @@ def squared_errors(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
     -------
     ndarray of float64, shape (N,)
     """
-    return np.mean((images - originals) ** 2, axis=(1, 2, 3), dtype=np.float64)
+    return ((images - originals) ** 2).mean(axis=(1, 2, 3), dtype=np.float64)
 
 
-def psnr(mse: np.ndarray | float) -> np.ndarray | float:
+@overload
+def psnr(mse: np.ndarray) -> np.ndarray: ...
+@overload
+def psnr(mse: float) -> float: ...
+def psnr(mse: Any) -> Any:
     """Peak signal-to-noise ratio in dB, for intensities in [0, 1]; infinite where the error is 0.
 
     Parameters
@@ -66,7 +73,7 @@ def ssim(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
     )  # fmt: skip
 
 
-def nearest_labels(images: NdArray, neighbours: NdArray, labels: np.ndarray) -> np.ndarray:
+def nearest_labels(images: Array, neighbours: Array, labels: np.ndarray) -> np.ndarray:
     """Classify images as a 1-nearest-neighbour classifier does: by the label of the most similar one.
 
     Parameters
@@ -84,11 +91,11 @@ def nearest_labels(images: NdArray, neighbours: NdArray, labels: np.ndarray) -> 
         In main memory. Similar means a small Euclidean distance; of equally distant ones the first counts.
     """
     xp = backend.get_array_module(images)
-    images, neighbours = (array.reshape(len(array), -1) for array in (images, neighbours))
-    squares = (neighbours**2).sum(axis=1)
-    nearest = [
+    known: Any = neighbours.reshape(len(neighbours), -1)
+    squares = (known**2).sum(axis=1)
+    nearest = []
+    for start in range(0, len(images), _CHUNK):
+        chunk: Any = images[start : start + _CHUNK]
         # |i - n|² less |i|², which is the same for all neighbours.
-        xp.argmin(squares - 2 * (images[start : start + _CHUNK] @ neighbours.T), axis=1)
-        for start in range(0, len(images), _CHUNK)
-    ]
+        nearest.append(xp.argmin(squares - 2 * (chunk.reshape(len(chunk), -1) @ known.T), axis=1))
     return labels[backend.CpuDevice().send(xp.concatenate(nearest))]

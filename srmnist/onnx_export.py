@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -56,10 +57,11 @@ def export(model_file: Path, onnx_file: Path) -> float:
     return difference
 
 
-def build(model: CNNAE, onnx: ModuleType):
+def build(model: CNNAE, onnx: ModuleType) -> Any:
     """The network as an ``onnx.ModelProto`` of eleven nodes, its weights under the article's names."""
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
-    tensors, nodes = [], []
+    tensors: list[Any] = []
+    nodes: list[Any] = []
 
     def weights(**arrays: np.ndarray) -> list[str]:
         tensors.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())

@@ -23,8 +23,9 @@ def draw_psnr(psnr: Mapping[str, np.ndarray]) -> Figure:
     ax = figure.subplots()
     finite = {name: values[np.isfinite(values)] for name, values in psnr.items()}
     finite = {name: values for name, values in finite.items() if values.size}
-    together = np.concatenate([*finite.values(), np.zeros(0)])
-    bins = np.linspace(together.min(), together.max(), 81) if together.size else 1
+    lowest = min((values.min() for values in finite.values()), default=0)
+    highest = max((values.max() for values in finite.values()), default=1)
+    bins = np.linspace(lowest, highest, 81).tolist()
     for number, (name, values) in enumerate(finite.items()):
         label = f"{name}, mean {values.mean():.2f} dB"
         ax.hist(values, bins, alpha=0.6, color=f"C{number}", label=label)

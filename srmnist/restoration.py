@@ -2,12 +2,12 @@
 
 import chainer
 from chainer import backend
-from chainer.types import NdArray
 
+from srmnist.arrays import Array
 from srmnist.model import CNNAE
 
 
-def restore(images: NdArray, model: CNNAE, batchsize: int = 256) -> NdArray:
+def restore(images: Array, model: CNNAE, batchsize: int = 256) -> Array:
     """Restore any number of degraded images in evaluation mode, a batch at a time.
 
     Parameters

@@ -62,8 +62,10 @@ class Snapshots(training.Extension):
         """What a snapshot of a running trainer holds."""
         arrays = chainer.serializers.npz.serialize(trainer)
         del arrays[_ORDER]
-        arrays.update({f"settings/{flag}": value for flag, value in self._settings.items()})
-        return {name: np.asarray(array) for name, array in arrays.items()}
+        return {name: np.asarray(array) for name, array in arrays.items()} | self._saved_settings()
+
+    def _saved_settings(self) -> dict[str, np.ndarray]:
+        return {f"settings/{flag}": np.asarray(value) for flag, value in self._settings.items()}
 
     def load(self, path: Path, trainer: training.Trainer) -> None:
         """Bring a trainer to where it was when the snapshot was taken.
@@ -76,10 +78,12 @@ class Snapshots(training.Extension):
             If it was taken with other settings.
         """
         iterator = trainer.updater.get_iterator("main")
+        # Of other settings, the snapshot may hold other arrays, too; but the settings are what is wrong.
+        for name, found in read_npz(path, self._saved_settings(), others=True).items():
+            flag = name.removeprefix("settings/")
+            if found != self._settings[flag]:
+                raise UserError(_differs(path, flag, found.item(), self._settings[flag]))
         arrays = read_npz(path, self._template(trainer))
-        for flag, value in self._settings.items():
-            if arrays[f"settings/{flag}"] != value:
-                raise UserError(_differs(path, flag, arrays[f"settings/{flag}"].item(), value))
         try:
             _check_progress(arrays, len(iterator.dataset), iterator.batch_size)
         except ValueError as error:

@@ -9,7 +9,7 @@ from typing import TextIO
 
 import chainer
 import numpy as np
-from chainer import iterators, optimizers, training
+from chainer import iterators, training
 from chainer.datasets import TupleDataset
 from chainer.training import extensions
 
@@ -20,6 +20,7 @@ from srmnist.device import select_device
 from srmnist.errors import UserError
 from srmnist.interruption import Interruption
 from srmnist.model import CNNAE
+from srmnist.recipes import ARTICLE, TUNED, OneCycle, make_optimizer
 from srmnist.reports import VALIDATION_LOSS, Lines, LogReport, LossPlot, stop_if_diverged
 from srmnist.snapshots import Snapshots, set_aside
 
@@ -44,6 +45,8 @@ class Settings:
         CUDA device number; negative is the CPU.
     plain : bool
         Whether to compute with the article's Chainer functions instead of an engine.
+    recipe : str
+        One of `srmnist.recipes.RECIPES`.
     """
 
     epoch: int = 10
@@ -53,6 +56,7 @@ class Settings:
     data: str | None = None
     gpu: int = -1
     plain: bool = False
+    recipe: str = ARTICLE
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,10 @@ def identity(settings: Settings, dataset: Dataset) -> dict[str, int | str]:
         "seed": settings.seed,
         "batchsize": settings.batchsize,
         "size": settings.size,
+        # What "tuned" computes in a step depends on how many there will be; "article" may go on for longer.
+        "recipe": settings.recipe
+        if settings.recipe == ARTICLE
+        else f"{settings.recipe} {settings.epoch} epochs",
         "data": digest.hexdigest(),
     }
 
@@ -222,17 +230,18 @@ def build_trainer(
     out: Path,
     terminal: TextIO,
 ) -> training.Trainer:
-    """The article's trainer: Adam with Chainer's defaults, batches of 64, an evaluation each epoch."""
+    """The article's trainer: batches of 64, an evaluation each epoch, and the recipe's optimiser."""
     train_iter = iterators.SerialIterator(
         train, settings.batchsize, order_sampler=EpochShuffle(settings.seed)
     )
     test_iter = iterators.SerialIterator(test, settings.batchsize, repeat=False, shuffle=False)
 
-    optimizer = optimizers.Adam()
-    optimizer.setup(model)
+    optimizer = make_optimizer(settings.recipe, model)
     updater = training.updaters.StandardUpdater(train_iter, optimizer, device=model.device)
 
     trainer = training.Trainer(updater, (settings.epoch, "epoch"), out=str(out))
+    if settings.recipe == TUNED:
+        trainer.extend(OneCycle(-(-settings.epoch * len(train) // settings.batchsize)))
     trainer.extend(extensions.Evaluator(test_iter, model, device=model.device))
     trainer.extend(stop_if_diverged)
     trainer.extend(LogReport())

@@ -91,10 +91,9 @@ def test_pairs_are_28_by_28_in_grey(shown):
 
 def test_pairs_are_test_digits_and_what_the_weights_make_of_them(shown, small_mnist):
     results, _ = shown
-    model = srmnist.CNNAE()
-    srmnist.checkpoint.load_weights(results / "model.npz", model)
+    model = srmnist.load_weights(results / "model.npz", srmnist.CNNAE())
     degraded = srmnist.degrade(srmnist.load_mnist()[1][:64])
-    restored = srmnist.restore(model, degraded)
+    restored = srmnist.restore(degraded, model)
     inputs, outputs = ((images[:, 0] * 255).astype(np.uint8) for images in (degraded, restored))
     for number in range(10):
         (index,) = np.flatnonzero((inputs == read_png(results / f"input_{number:02d}.png")).all((1, 2)))
