@@ -1,7 +1,6 @@
 """Measure a trained CNNAE on the whole test set: MSE, PSNR, SSIM and whether the digits can be read."""
 
 import argparse
-from pathlib import Path
 
 from srmnist import cli
 from srmnist.evaluation import evaluate
@@ -14,19 +13,13 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    results = Path("results")
     parser = cli.Parser(
         description=__doc__,
         epilog="PSNR in dB is the mean over the images, and beside it that of the mean MSE; 1-NN is the "
         "share of images whose nearest neighbour among 20,000 training images is of the same class.",
     )
-    parser.add_argument(
-        "--model", type=Path, default=results / "model.npz", help="weights (default: results/model.npz)"
-    )
-    parser.add_argument("-o", "--out", type=Path, default=results, help="directory (default: results)")
-    parser.add_argument("-g", "--gpu", type=int, default=-1, help="CUDA device; negative: the CPU (default)")
-    parser.add_argument("--data", metavar="DIR", help="IDX files to test on (default: the embedded MNIST)")
-    parser.add_argument("--size", type=cli.positive, default=10, help="shrink to SIZE×SIZE (default: 10)")
+    parser.add_model_flags()
+    parser.add_test_flags()
     return parser.parse_args()
 
 

@@ -16,14 +16,9 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    results = Path("results")
     parser = cli.Parser(description=__doc__)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="any file that OpenCV reads")
-    parser.add_argument(
-        "--model", type=Path, default=results / "model.npz", help="weights (default: results/model.npz)"
-    )
-    parser.add_argument("-o", "--out", type=Path, default=results, help="directory (default: results)")
-    parser.add_argument("-g", "--gpu", type=int, default=-1, help="CUDA device; negative: the CPU (default)")
+    parser.add_model_flags()
     parser.add_argument(
         "--size", type=cli.positive, default=10,
         help="shrink what is larger to SIZE×SIZE; restore the rest as it is (default: 10)",

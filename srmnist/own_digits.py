@@ -58,6 +58,8 @@ def restore_files(
         If a file or the device is not usable, or if two images would be written under one name; nothing has
         then been written.
     """
+    if size > _SIDE:
+        raise UserError(f"--size {size}: at most {_SIDE}, to which the images are enlarged again")
     _check_names(images)
     model = load_model(model_file, gpu)
     pictures = {}

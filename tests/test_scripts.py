@@ -197,6 +197,7 @@ BAD = {
     "image that is none": ("restore.py file --model good.npz --out new", "file"),
     "image restored into a file": ("restore.py seven.png --model good.npz --out file", "--out"),
     "image restored with no weights": ("restore.py seven.png --out new", "results/model.npz"),
+    "size to shrink to above 28": ("restore.py seven.png --model good.npz --size 29", "--size 29"),
     "export of no weights": ("export_onnx.py --model absent.npz", "absent.npz"),
     "export into no directory": ("export_onnx.py --model good.npz --out new/model.onnx", "new/model.onnx"),
     "absent report": ("plot_sizes.py absent.json --out new/sizes.png", "absent.json"),
