@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import cv2
 import numpy as np
 
 from srmnist.checkpoint import load_model
@@ -17,15 +16,14 @@ from srmnist.degradation import check_size, enlarge, shrink
 from srmnist.device import select_device
 from srmnist.figures import png, show_grid
 from srmnist.files import FileError, read_regular, write_all
+from srmnist.interpolation import INTERPOLATIONS, interpolate
 from srmnist.metrics import SSIM_WINDOW, nearest_labels, psnr, squared_errors, ssim
 from srmnist.plots import draw_psnr
 from srmnist.restoration import restore
 
 DEGRADED, RESTORED, ORIGINAL = "degraded", "restored", "original"
-# What OpenCV offers beside the bilinear interpolation of the degradation itself.
-_INTERPOLATIONS = {"nearest": cv2.INTER_NEAREST, "cubic": cv2.INTER_CUBIC, "Lanczos": cv2.INTER_LANCZOS4}
 
-# Training images that the digits are compared with: more read better, but none so much better.
+# Training images that the digits are compared with: all 60,000 would take three times as long.
 NEIGHBOURS = 20_000
 _HARDEST = 12
 _LARGEST_REPORT = 1 << 20
@@ -219,42 +217,11 @@ class Judge:
         )
 
 
-def interpolate(shrunk: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
-    """Enlarge images with OpenCV, the corners aligned as in `srmnist.degrade`.
-
-    ``cv2.resize`` would align the pixels' outer edges instead and so shift what was sampled at the corners,
-    by more than a pixel in 28×28; a comparison with that would flatter the network.
-
-    Parameters
-    ----------
-    shrunk : ndarray of float32, shape (N, 1, h, w)
-    size : (int, int)
-        Height and width to enlarge to.
-    interpolation : int
-        One of OpenCV's ``INTER_*``.
-
-    Returns
-    -------
-    ndarray of float32, shape (N, 1, *size)
-        Cut to [0, 1], which cubic and Lanczos overshoot.
-    """
-    height, width = size
-    # A pixel (x, y) of the result lies at (x, y) · (w - 1) / (width - 1) of what it is made from.
-    steps = ((n - 1) / max(N - 1, 1) for n, N in zip(shrunk.shape[:1:-1], (width, height), strict=True))
-    mapping = np.diag([*steps, 1.0])[:2]
-    flags = interpolation | cv2.WARP_INVERSE_MAP
-    enlarged = [
-        cv2.warpAffine(image[0], mapping, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        for image in shrunk
-    ]
-    return np.clip(np.stack(enlarged)[:, None], 0, 1)
-
-
 def _rows(
     shrunk: np.ndarray, degraded: np.ndarray, restored: np.ndarray, originals: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
     yield DEGRADED, degraded
-    for name, interpolation in _INTERPOLATIONS.items():
+    for name, interpolation in INTERPOLATIONS.items():
         yield name, interpolate(shrunk, originals.shape[2:], interpolation)
     yield RESTORED, restored
     yield ORIGINAL, originals

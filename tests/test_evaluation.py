@@ -4,13 +4,11 @@ import io
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 import srmnist  # first: it makes Chainer import  # isort: skip
-from srmnist.degradation import shrink
-from srmnist.evaluation import evaluate, interpolate, load_reports
+from srmnist.evaluation import evaluate, load_reports
 from srmnist.files import FileError
 from srmnist.plots import draw_psnr, draw_sizes
 
@@ -110,22 +108,6 @@ def test_images_that_are_not_shrunk_have_no_error(weights, small_mnist, tmp_path
     report = strict_json(tmp_path / "metrics.json")
     assert report["rows"]["degraded"]["mse"] == pytest.approx(0, abs=1e-12)
     assert (tmp_path / "metrics.png").exists()
-
-
-@pytest.mark.parametrize("size", [10, (7, 10), 1])
-def test_interpolation_aligns_corners_as_the_degradation_does(mnist, size):
-    images = np.ascontiguousarray(mnist[1][:20, :, :, :25])
-    enlarged = interpolate(shrink(images, size), (28, 25), cv2.INTER_LINEAR)
-    # OpenCV rounds positions to a 32nd of a pixel.
-    np.testing.assert_allclose(enlarged, srmnist.degrade(images, size), atol=1 / 32)
-
-
-def test_interpolations_stay_in_range(mnist):
-    for interpolation in (cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4):
-        enlarged = interpolate(shrink(mnist[1][:20], 10), (28, 28), interpolation)
-        assert enlarged.shape == (20, 1, 28, 28)
-        assert enlarged.dtype == np.float32
-        assert (enlarged.min(), enlarged.max()) == (0, 1)
 
 
 def test_distribution_leaves_infinite_values_out():
