@@ -14,7 +14,7 @@ def test_a_step_counts_the_convolutions_multiplications_and_additions():
     assert measure.flops(64, train=True) == 2 * 64 * 784 * (3 * 23_760 - 144)
 
 
-def test_both_of_chainers_variants_train_and_take_turns():
+def test_all_of_chainers_variants_train_and_take_turns():
     made = variants.variants(variants.CHAINERS)
     times = measure.measure(made, batch=2, rounds=1, warmup=0)
     assert set(times) == set(variants.CHAINERS)

@@ -21,13 +21,19 @@ from typing import Any
 import chainer
 import numba
 import numpy as np
-from chainer import iterators, optimizers, training
+from chainer import iterators, training
 
-from srmnist.benchmark.variants import CHAINERS, PLAIN, Variant, make_variant, variants
+from srmnist.benchmark.variants import (
+    CHAINERS,
+    PLAIN,
+    Variant,
+    make_chainer_optimizer,
+    make_variant,
+    variants,
+)
 from srmnist.data import load_mnist
 from srmnist.degradation import degrade
 from srmnist.engine import threads
-from srmnist.model import CNNAE
 
 _SIDE = 28
 _IMAGES = 60_000
@@ -85,7 +91,7 @@ def epoch_seconds(made: dict[str, Variant], batch: int, part: float = 0.05) -> d
     seconds = {}
     for name, variant in made.items():
         if name in CHAINERS:
-            updater = _updater(degraded, originals, batch)
+            updater = _updater(name, degraded, originals, batch)
             steps_of_epoch = [updater.update] * steps
         else:
             steps_of_epoch = [partial(variant.step, indices) for indices in feed]
@@ -98,11 +104,11 @@ def epoch_seconds(made: dict[str, Variant], batch: int, part: float = 0.05) -> d
     return seconds
 
 
-def _updater(degraded: np.ndarray, originals: np.ndarray, batch: int) -> training.updaters.StandardUpdater:
+def _updater(
+    name: str, degraded: np.ndarray, originals: np.ndarray, batch: int
+) -> training.updaters.StandardUpdater:
     iterator = iterators.SerialIterator(chainer.datasets.TupleDataset(degraded, originals), batch)
-    optimizer = optimizers.Adam()
-    optimizer.setup(CNNAE())
-    return training.updaters.StandardUpdater(iterator, optimizer)
+    return training.updaters.StandardUpdater(iterator, make_chainer_optimizer(name))
 
 
 def growth(names: list[str], batches: list[int], counts: list[int]) -> list[dict[str, Any]]:

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import chainer
 import numpy as np
-from chainer import optimizers
 
 from srmnist.data import load_mnist
 from srmnist.degradation import degrade
 from srmnist.model import CNNAE
+from srmnist.recipes import ARTICLE, TUNED, make_optimizer
 
-CHAINERS = ENGINE, PLAIN = "srmnist engine", "plain Chainer"
+CHAINERS = ENGINE, TUNED_ENGINE, PLAIN = "srmnist engine", "engine, recipe tuned", "plain Chainer"
 TORCHES = ("PyTorch eager", "PyTorch channels_last", "torch.compile")
 
 
@@ -36,13 +36,13 @@ def variants(names: Iterable[str]) -> dict[str, Variant]:
 def make_variant(name: str, degraded: np.ndarray, originals: np.ndarray) -> Variant:
     """Make one variant, to train on these images, float32 (N, 1, 28, 28)."""
     if name in CHAINERS:
-        return _chainer_variant(degraded, originals, plain=name == PLAIN)
+        return _chainer_variant(degraded, originals, name)
     return _torch_variant(degraded, originals, name)
 
 
-def available(plain: bool = True) -> list[str]:
+def available() -> list[str]:
     """The variants that this machine can run."""
-    names = list(CHAINERS) if plain else [ENGINE]
+    names = list(CHAINERS)
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -50,10 +50,14 @@ def available(plain: bool = True) -> list[str]:
     return [*names, *TORCHES]
 
 
-def _chainer_variant(degraded: np.ndarray, originals: np.ndarray, plain: bool) -> Variant:
-    model = CNNAE()
-    optimizer = optimizers.Adam()
-    optimizer.setup(model)
+def make_chainer_optimizer(name: str) -> chainer.Optimizer:
+    """The optimiser of one of `CHAINERS`, with a model of its own."""
+    return make_optimizer(TUNED if name == TUNED_ENGINE else ARTICLE, CNNAE())
+
+
+def _chainer_variant(degraded: np.ndarray, originals: np.ndarray, name: str) -> Variant:
+    optimizer = make_chainer_optimizer(name)
+    model, plain = optimizer.target, name == PLAIN
 
     def step(batch: np.ndarray) -> None:
         with chainer.using_config("plain", plain):
