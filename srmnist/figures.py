@@ -14,7 +14,7 @@ from matplotlib.transforms import Affine2D
 from srmnist import checkpoint
 from srmnist.data import load_dataset, to_float
 from srmnist.degradation import check_size, degrade
-from srmnist.device import select_device
+from srmnist.device import device_errors, select_device
 from srmnist.errors import UserError
 from srmnist.evaluation import restore, squared_errors
 from srmnist.files import write_whole
@@ -80,14 +80,16 @@ def write_figures(
     device = select_device(gpu)
     model = CNNAE()
     checkpoint.load_weights(model_file, model)
-    model.to_device(device)
+    with device_errors(gpu):
+        model.to_device(device)
     originals = to_float(load_dataset(data).test.images)
     check_size(size, originals)
     if not hardest:
         count = min(_DIGITS, len(originals))
         originals = originals[np.random.default_rng(seed).choice(len(originals), count, replace=False)]
     degraded = degrade(originals, size)
-    restored = restore(model, degraded)
+    with device_errors(gpu):
+        restored = restore(model, degraded)
     if hardest:
         errors = squared_errors(restored, originals)
         worst = np.argsort(-errors, kind="stable")[:_DIGITS]

@@ -2,6 +2,7 @@
 //
 // The fibers take their turns forwards or backwards, as is asked for: a kernel that lacks a barrier shows it by
 // other results.
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -33,39 +34,51 @@ constexpr int MOST_THREADS = 256, STACK = 1 << 16;
 
 struct Team {
     std::unique_ptr<char[]> stacks{new char[MOST_THREADS * STACK]};
-    ucontext_t master, fibers[MOST_THREADS];
-    bool done[MOST_THREADS];
+    ucontext_t start[MOST_THREADS];
+    jmp_buf master, fibers[MOST_THREADS];
+    bool begun[MOST_THREADS] = {}, done[MOST_THREADS];
     int current;
-    std::function<void()> body;
+    const std::function<void()>* body;
 };
 thread_local Team* team;
 
-inline void __syncthreads() { swapcontext(&team->fibers[team->current], &team->master); }
+// ucontext begins a fiber; _setjmp switches, since swapcontext asks the kernel for the signal mask each time.
+inline void __syncthreads() {
+    if (!_setjmp(team->fibers[team->current])) _longjmp(team->master, 1);
+}
 
 static void run_fiber() {
-    team->body();
-    team->done[team->current] = true;
-    swapcontext(&team->fibers[team->current], &team->master);
+    for (;;) {  // a block after the other
+        (*team->body)();
+        team->done[team->current] = true;
+        __syncthreads();
+    }
+}
+
+static void resume(int t) {
+    team->current = t;
+    threadIdx.x = t;
+    if (_setjmp(team->master)) return;
+    if (team->begun[t]) _longjmp(team->fibers[t], 1);
+    team->begun[t] = true;
+    ucontext_t& start = team->start[t];
+    getcontext(&start);
+    start.uc_stack.ss_sp = &team->stacks[(size_t)t * STACK];
+    start.uc_stack.ss_size = STACK;
+    start.uc_link = nullptr;
+    makecontext(&start, run_fiber, 0);
+    setcontext(&start);
 }
 
 // One block. A fiber that ends while others wait at a barrier is, as on a GPU, no longer waited for.
 static void run_block(int threads, bool backwards) {
-    for (int t = 0; t < threads; t++) {
-        getcontext(&team->fibers[t]);
-        team->fibers[t].uc_stack.ss_sp = &team->stacks[(size_t)t * STACK];
-        team->fibers[t].uc_stack.ss_size = STACK;
-        team->fibers[t].uc_link = nullptr;
-        makecontext(&team->fibers[t], run_fiber, 0);
-        team->done[t] = false;
-    }
+    std::fill(team->done, team->done + threads, false);
     for (bool busy = true; busy;) {
         busy = false;
         for (int i = 0; i < threads; i++) {
             int t = backwards ? threads - 1 - i : i;
             if (team->done[t]) continue;
-            team->current = t;
-            threadIdx.x = t;
-            swapcontext(&team->master, &team->fibers[t]);
+            resume(t);
             busy = busy || !team->done[t];
         }
     }
@@ -76,7 +89,7 @@ static void launch(int blocks, int threads, bool backwards, const std::function<
     auto work = [&] {
         Team mine;
         team = &mine;
-        mine.body = body;
+        mine.body = &body;
         blockDim.x = threads;
         gridDim.x = blocks;
         for (int b = next++; b < blocks; b = next++) {

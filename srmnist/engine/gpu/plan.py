@@ -15,11 +15,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from chainer.types import NdArray
+
+from srmnist.engine.network import SHAPES
 
 CHANNELS = (16, 32, 64)
-# In the order in which the network uses them, and in which "parameters" and "gradient" hold them.
-PARAMETERS = [(16, 1, 3, 3), (16,), (16,), (32, 16, 3, 3), (32,), (32,), (64, 32, 3, 3), (64,), (64,),
-              (1, 64, 3, 3), (1,)]  # fmt: skip
+PARAMETERS = SHAPES  # in the order of network.parameters, in which "parameters" and "gradient" hold them
 SIZES = [math.prod(shape) for shape in PARAMETERS]
 OFFSETS = [sum(SIZES[:i]) for i in range(len(SIZES))]
 COUNT = sum(SIZES)
@@ -97,6 +98,14 @@ def buffers(shape: Shape) -> dict[str, tuple[int, type]]:
         **{name: (size, np.float64) for name, size in doubles.items()},
         "feed": (FEED_HEADER + shape.batch, np.int32),
     }
+
+
+def split(vector: NdArray) -> list[NdArray]:
+    """Views of "parameters" or "gradient", in the shapes of `PARAMETERS`."""
+    return [
+        vector[offset : offset + size].reshape(shape)
+        for offset, size, shape in zip(OFFSETS, SIZES, PARAMETERS, strict=True)
+    ]
 
 
 def size_in_bytes(shape: Shape) -> int:

@@ -1,0 +1,79 @@
+"""What the tests of the GPU engine share: a machine to run it on, which is a GPU or the CPU's stand-in."""
+
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import srmnist  # noqa: F401 – first: it makes Chainer import
+from chainer.backends import cuda
+from cuda_on_cpu import machine as host
+
+
+@functools.cache
+def why_no_gpu() -> str:
+    """Why the tests that need a GPU cannot run here; empty where they can."""
+    if not cuda.available:
+        return "CuPy is not installed"
+    try:
+        return "" if cuda.cupy.cuda.runtime.getDeviceCount() > 0 else "there is no CUDA device"
+    except Exception as error:
+        return f"there is no CUDA device: {error}"
+
+
+@functools.cache
+def _built() -> Path:
+    """Where the kernels are compiled for the CPU, once for all tests."""
+    directory = Path(tempfile.mkdtemp(prefix="srmnist-kernels-"))
+    host.library(directory)
+    return directory
+
+
+def host_machine() -> host.HostMachine:
+    """A stand-in that runs the kernels on the CPU."""
+    if host.COMPILER is None:
+        pytest.skip("there is no C++ compiler to run the CUDA kernels on the CPU with")
+    return host.HostMachine(_built())
+
+
+def to_host(array) -> np.ndarray:
+    """An array of either machine in main memory."""
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def machine(request: pytest.FixtureRequest):
+    """Both machines, one after the other: the kernels on the CPU, and, in tests marked gpu, on a GPU."""
+    if request.param == "cpu":
+        return host_machine()
+    if why_no_gpu():
+        pytest.skip(why_no_gpu())
+    from srmnist.device import select_device
+    from srmnist.engine.gpu.machine import current
+
+    select_device(0)
+    return current()
+
+
+@pytest.fixture
+def on_machine(machine, monkeypatch):
+    """Let the GPU engine compute on that machine, whatever arrays it is given, and training use it."""
+    from srmnist import engine, training
+    from srmnist.engine.gpu import function
+    from srmnist.engine.gpu import machine as machines
+
+    if machine.xp is np:
+        monkeypatch.setattr(machines, "current", lambda: machine)
+        monkeypatch.setattr(engine, "_engine", lambda array: function)
+        monkeypatch.setattr(training, "_standard_updater", training._resident_updater)
+    return machine
+
+
+def send(machine, model):
+    """A model's copy on the machine."""
+    model = model.copy(mode="copy")
+    if machine.xp is not np:
+        model.to_device("@cupy:0")
+    return model
