@@ -68,6 +68,8 @@ class Step:
     optimizer : chainer.optimizers.Adam
     inputs, targets : ndarray of float32, shape (N, 1, H, W)
         The data set, on the device.
+    captured : bool, default True
+        Whether the launches for batches of the first size are captured once and then replayed.
 
     Attributes
     ----------
@@ -76,9 +78,15 @@ class Step:
     """
 
     def __init__(
-        self, machine: Machine, optimizer: optimizers.Adam, inputs: NdArray, targets: NdArray
+        self,
+        machine: Machine,
+        optimizer: optimizers.Adam,
+        inputs: NdArray,
+        targets: NdArray,
+        captured: bool = True,
     ) -> None:
         self._machine = machine
+        self._captured = captured
         self._optimizer = optimizer
         self._data = {"inputs": inputs, "targets": targets}
         self._image = inputs.shape[2:]
@@ -138,7 +146,7 @@ class Step:
             links = normalisations(self._optimizer.target)
             layers = tuple(plan.Normalisation(link.eps, link.decay) for link in links)
             # The first size is the one that comes again and again.
-            captured = not self._batches
+            captured = self._captured and not self._batches
             self._batches[size] = _Batch(
                 self._machine, shape, layers, {**self._data, **self._vectors}, captured
             )
