@@ -97,9 +97,9 @@ def import_stand_ins() -> Iterator[None]:
 def _without_advice() -> Iterator[None]:
     """Leave out two warnings about CuPy, while Chainer is being imported, that nobody can or need heed.
 
-    Chainer says that cuDNN is not enabled and advises to install CuPy anew, which helps no more: CuPy 14 has no
-    cuDNN part. CuPy warns that there is no NCCL when ``training/updaters/multiprocess_parallel_updater.py``
-    asks for it; only a run on several GPUs needs NCCL.
+    Chainer says that cuDNN is not enabled and advises to install CuPy anew, which helps no more: CuPy 14 has
+    no cuDNN part. CuPy warns that there is no NCCL when ``multiprocess_parallel_updater.py`` asks for it;
+    only a run on several GPUs needs NCCL.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "cuDNN is not enabled", UserWarning)

@@ -39,10 +39,10 @@ def select_device(gpu: int = -1) -> chainer.backend.Device:
         count = runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
         if "InsufficientDriver" in str(error):
-            built = runtime.runtimeGetVersion()
+            built = f"CuPy {version} and its CUDA {runtime.runtimeGetVersion() // 1000}"
             raise UserError(
-                f"--gpu {gpu}: no NVIDIA driver, or one too old for CuPy {version} and its CUDA {built // 1000}; "
-                f"{_DRIVER}, and there is a CuPy for each (cupy-cuda12x[ctk], cupy-cuda13x[ctk])"
+                f"--gpu {gpu}: no NVIDIA driver, or one too old for {built}; {_DRIVER}, "
+                "and there is a CuPy for each (cupy-cuda12x[ctk], cupy-cuda13x[ctk])"
             ) from error
         raise UserError(f"--gpu {gpu}: CUDA does not answer ({_line(error)}); {_DRIVER}") from error
     if gpu >= count:
@@ -110,7 +110,8 @@ def _try_out(version: str, gpu: int) -> None:
 
 def _out_of_memory(gpu: int, error: Exception, needed: int) -> str:
     about = f"; about {-(-needed // 2**20):,} MiB are needed" if needed else ""
-    return f"--gpu {gpu}: out of the device's memory ({_line(error)}){about}; a smaller --batchsize needs less"
+    problem = f"--gpu {gpu}: out of the device's memory ({_line(error)})"
+    return f"{problem}{about}; a smaller --batchsize needs less"
 
 
 def _line(error: Exception) -> str:

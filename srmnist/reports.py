@@ -93,8 +93,8 @@ class Lines:
 class StopIfDiverged(training.Extension):
     """Trainer extension: end the run at the first loss that is not a number, before anything records it.
 
-    To look at a loss on a GPU is to wait for it, so that is done once a second and at the end of each epoch. No
-    snapshot from before such a look is mistaken for a good one: Adam turns the weights into NaN, too.
+    To look at a loss on a GPU is to wait for it, so that is done once a second and at the end of each epoch.
+    No snapshot from before such a look is mistaken for a good one: Adam turns the weights into NaN, too.
     """
 
     name = "stop_if_diverged"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import chainer
@@ -37,7 +38,7 @@ class Resident:
     ) -> tuple[NdArray, NdArray]:
         """The images of a batch, on the device whatever `device` says."""
         first, last = batch[0], batch[-1]
-        if last - first == len(batch) - 1 and all(b - a == 1 for a, b in zip(batch, batch[1:], strict=False)):
+        if last - first == len(batch) - 1 and all(b - a == 1 for a, b in itertools.pairwise(batch)):
             return self.inputs[first : last + 1], self.targets[first : last + 1]  # in order: no copy
         chosen = self.machine.xp.asarray(np.asarray(batch))
         return self.inputs[chosen], self.targets[chosen]
@@ -46,8 +47,8 @@ class Resident:
 class ResidentUpdater(training.updaters.StandardUpdater):
     """A StandardUpdater whose steps are the GPU engine's, where that can compute them.
 
-    With ``chainer.config.plain``, or with another optimiser than plain Adam, it is a StandardUpdater that takes
-    its batches from the device.
+    With ``chainer.config.plain``, or with another optimiser than plain Adam, it is a StandardUpdater that
+    takes its batches from the device.
 
     Parameters
     ----------

@@ -43,34 +43,6 @@ def to_host(array) -> np.ndarray:
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
-@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
-def machine(request: pytest.FixtureRequest):
-    """Both machines, one after the other: the kernels on the CPU, and, in tests marked gpu, on a GPU."""
-    if request.param == "cpu":
-        return host_machine()
-    if why_no_gpu():
-        pytest.skip(why_no_gpu())
-    from srmnist.device import select_device
-    from srmnist.engine.gpu.machine import current
-
-    select_device(0)
-    return current()
-
-
-@pytest.fixture
-def on_machine(machine, monkeypatch):
-    """Let the GPU engine compute on that machine, whatever arrays it is given, and training use it."""
-    from srmnist import engine, training
-    from srmnist.engine.gpu import function
-    from srmnist.engine.gpu import machine as machines
-
-    if machine.xp is np:
-        monkeypatch.setattr(machines, "current", lambda: machine)
-        monkeypatch.setattr(engine, "_engine", lambda array: function)
-        monkeypatch.setattr(training, "_standard_updater", training._resident_updater)
-    return machine
-
-
 def send(machine, model):
     """A model's copy on the machine."""
     model = model.copy(mode="copy")

@@ -1,17 +1,16 @@
 """The GPU's benchmark measures what it says, and its report fits a terminal."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
-import srmnist  # noqa: F401 – first: it makes Chainer import
+import srmnist
 from gpu_engine import why_no_gpu
 from users import refusal, run, SCRIPTS
 
 pytest.importorskip("numba", reason="the benchmark times the CPU engine too")
-import sys
-
 from srmnist.benchmark import gpu
 
 

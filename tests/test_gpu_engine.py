@@ -1,4 +1,4 @@
-"""The GPU engine behind the seam: as Chainer function and as training step, on the CPU's stand-in or on a GPU."""
+"""The GPU engine as Chainer function and as training step, on a GPU and on its stand-in."""
 
 import copy
 
@@ -7,7 +7,7 @@ import pytest
 
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
-from gpu_engine import machine, on_machine, send, to_host  # noqa: F401 – fixtures
+from gpu_engine import send, to_host
 from srmnist import CNNAE, degrade, engine
 from srmnist.engine.gpu import step
 from srmnist.engine.network import parameters
@@ -22,7 +22,7 @@ def found_there(machine, model, x, t, train=True):
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_function_equals_plain_chainer(on_machine, train):  # noqa: F811
+def test_function_equals_plain_chainer(on_machine, train):
     x, t = images(3, (3, 9, 12))
     model = make_model(3)
     expected = everything(copy.deepcopy(model), x, t, plain=True, train=train)
@@ -30,7 +30,7 @@ def test_function_equals_plain_chainer(on_machine, train):  # noqa: F811
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_without_backprop_the_result_is_the_same(on_machine, train):  # noqa: F811
+def test_without_backprop_the_result_is_the_same(on_machine, train):
     x, _ = images(4, (5, 9, 8))
     one, other = (send(on_machine, make_model(4)) for _ in range(2))
     x = on_machine.xp.asarray(x)
@@ -42,7 +42,7 @@ def test_without_backprop_the_result_is_the_same(on_machine, train):  # noqa: F8
     np.testing.assert_array_equal(to_host(one.bn2.avg_var), to_host(other.bn2.avg_var))
 
 
-def test_the_engine_computes_and_plain_switches_it_off(on_machine):  # noqa: F811
+def test_the_engine_computes_and_plain_switches_it_off(on_machine):
     model, x = send(on_machine, CNNAE()), on_machine.xp.zeros((1, 1, 4, 4), "float32")
     assert model.forward(x).creator.label == "Restore"
     assert type(model.forward(x).creator).__module__ == "srmnist.engine.gpu.function"
@@ -50,7 +50,7 @@ def test_the_engine_computes_and_plain_switches_it_off(on_machine):  # noqa: F81
         assert model.forward(x).creator.label == "Sigmoid"
 
 
-def test_the_model_used_twice_in_one_graph_keeps_both_sets_of_activations(on_machine):  # noqa: F811
+def test_the_model_used_twice_in_one_graph_keeps_both_sets_of_activations(on_machine):
     x, t = images(5, (3, 8, 8))
     totals = []
     for plain in (False, True):
@@ -64,7 +64,7 @@ def test_the_model_used_twice_in_one_graph_keeps_both_sets_of_activations(on_mac
     assert_same(*totals, 3e-4)
 
 
-def test_gradients_of_gradients_go_through_chainers_functions(on_machine):  # noqa: F811
+def test_gradients_of_gradients_go_through_chainers_functions(on_machine):
     x, t = images(6, (2, 5, 5))
     seconds = []
     for plain in (False, True):
@@ -79,7 +79,7 @@ def test_gradients_of_gradients_go_through_chainers_functions(on_machine):  # no
     assert_same(*seconds, 1e-3)
 
 
-def test_recomputing_leaves_the_running_statistics_alone(on_machine):  # noqa: F811
+def test_recomputing_leaves_the_running_statistics_alone(on_machine):
     x, _ = images(7, (2, 6, 6))
     model = send(on_machine, make_model(7))
     y = chainer.functions.forget(model.forward, chainer.Variable(on_machine.xp.asarray(x)))
@@ -88,7 +88,7 @@ def test_recomputing_leaves_the_running_statistics_alone(on_machine):  # noqa: F
     np.testing.assert_array_equal(to_host(model.bn1.avg_mean), before)
 
 
-def test_images_that_are_not_contiguous_are_read_right(on_machine):  # noqa: F811
+def test_images_that_are_not_contiguous_are_read_right(on_machine):
     x, _ = images(8, (4, 8, 10))
     model = send(on_machine, make_model(8))
     x = on_machine.xp.asarray(x)
@@ -98,7 +98,7 @@ def test_images_that_are_not_contiguous_are_read_right(on_machine):  # noqa: F81
         np.testing.assert_array_equal(to_host(model.forward(view).array), expected)
 
 
-def test_restore_and_degrade_work_there(on_machine, mnist):  # noqa: F811
+def test_restore_and_degrade_work_there(on_machine, mnist):
     model = make_model(9)
     degraded = degrade(mnist[1][:20])
     found = srmnist.restore(send(on_machine, model), degraded, batchsize=16)
@@ -130,7 +130,7 @@ def assert_equal_state(found, expected):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_reference_trajectory_is_followed(machine, reference, mnist):  # noqa: F811
+def test_reference_trajectory_is_followed(machine, reference, mnist):
     model = CNNAE()
     for name, parameter in model.namedparams():
         parameter.array[...] = reference[f"init{name}"]
@@ -156,7 +156,7 @@ def test_reference_trajectory_is_followed(machine, reference, mnist):  # noqa: F
     assert found["t"] == found["conv1/W/t"] == 20
 
 
-def test_a_step_equals_chainers_own_with_its_adam(machine):  # noqa: F811
+def test_a_step_equals_chainers_own_with_its_adam(machine):
     x, t = images(10, (12, 8, 9))
     batches = [[0, 1, 2, 3, 4], [11, 10, 3, 3, 2], [5, 6, 7, 8, 9]]
     alphas = [0.001, 0.01, 0.0001]  # as a schedule would set them
@@ -197,7 +197,7 @@ def not_yet_said(monkeypatch):
     monkeypatch.setattr(step, "_said", set())
 
 
-def test_a_captured_step_has_the_bits_of_one_that_is_not(machine, monkeypatch, not_yet_said, capsys):  # noqa: F811
+def test_a_captured_step_has_the_bits_of_one_that_is_not(machine, monkeypatch, not_yet_said, capsys):
     captured, losses = run_some(machine, BATCHES)
     if machine.xp is np:
         assert machine.captures == 2  # the gradients and the update, once each
@@ -212,7 +212,7 @@ def no_capture(self, run):
     raise RuntimeError("operation not permitted when stream is capturing")
 
 
-def test_capture_that_fails_is_told_once_and_training_goes_on(machine, monkeypatch, not_yet_said, capsys):  # noqa: F811
+def test_capture_that_fails_is_told_once_and_training_goes_on(machine, monkeypatch, not_yet_said, capsys):
     monkeypatch.setattr(type(machine), "capture", no_capture)
     run_some(machine, BATCHES)
     run_some(machine, BATCHES)
@@ -221,7 +221,7 @@ def test_capture_that_fails_is_told_once_and_training_goes_on(machine, monkeypat
     assert "not permitted" in line
 
 
-def test_batches_of_other_sizes_are_computed_uncaptured(machine, not_yet_said, capsys):  # noqa: F811
+def test_batches_of_other_sizes_are_computed_uncaptured(machine, not_yet_said, capsys):
     mixed = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [10, 11, 3], [3, 1, 5, 9], [8, 2]]
     found, losses = run_some(machine, mixed)
     if machine.xp is np:
@@ -238,7 +238,7 @@ def test_batches_of_other_sizes_are_computed_uncaptured(machine, not_yet_said, c
     assert capsys.readouterr().err == ""
 
 
-def test_arrays_that_are_replaced_between_steps_are_noticed(machine):  # noqa: F811
+def test_arrays_that_are_replaced_between_steps_are_noticed(machine):
     x, t = images(12, (4, 6, 6))
     results = []
     for replaced in (False, True):
@@ -255,7 +255,7 @@ def test_arrays_that_are_replaced_between_steps_are_noticed(machine):  # noqa: F
     assert_equal_state(*results)
 
 
-def test_gradients_can_be_changed_between_backward_and_update(machine):  # noqa: F811
+def test_gradients_can_be_changed_between_backward_and_update(machine):
     x, t = images(13, (4, 6, 6))
     model, optimizer, training = steps(machine, make_model(13), x, t)
     before = to_host(model.conv2.W.array).copy()

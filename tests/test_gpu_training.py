@@ -1,4 +1,4 @@
-"""Training with the GPU engine: the same run as on the CPU, from a resident data set, step after captured step."""
+"""Training with the GPU engine is the same run as on the CPU, and repeats itself bit for bit."""
 
 import io
 import json
@@ -11,7 +11,7 @@ import pytest
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
 from conftest import write_idx
-from gpu_engine import machine, on_machine, to_host, why_no_gpu  # noqa: F401 – fixtures
+from gpu_engine import to_host, why_no_gpu
 from srmnist import reports
 from srmnist.engine.gpu import plan, step
 from srmnist.resident import Resident, ResidentUpdater
@@ -45,7 +45,7 @@ def loaded(path):
         return dict(npz)
 
 
-def test_run_agrees_with_the_cpu_s(on_machine, data, tmp_path, monkeypatch):  # noqa: F811
+def test_run_agrees_with_the_cpu_s(on_machine, data, tmp_path, monkeypatch):
     found, _ = trained(on_machine, data, tmp_path / "there")
     log = json.loads((tmp_path / "there" / "log").read_text())
     monkeypatch.undo()
@@ -63,15 +63,16 @@ def test_run_agrees_with_the_cpu_s(on_machine, data, tmp_path, monkeypatch):  # 
     }
 
 
-def test_same_seed_gives_the_same_weights_bit_for_bit(on_machine, data, tmp_path):  # noqa: F811
+def test_same_seed_gives_the_same_weights_bit_for_bit(on_machine, data, tmp_path):
     first, second, other = (
-        trained(on_machine, data, tmp_path / name, seed=seed)[1] for name, seed in (("a", 1), ("b", 1), ("c", 2))
+        trained(on_machine, data, tmp_path / name, seed=seed)[1]
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert first == second
     assert first[0] != other[0]
 
 
-def test_resumed_run_has_the_bits_of_one_that_was_not_interrupted(on_machine, data, tmp_path):  # noqa: F811
+def test_resumed_run_has_the_bits_of_one_that_was_not_interrupted(on_machine, data, tmp_path):
     _, expected = trained(on_machine, data, tmp_path / "whole", every=3)
     trained(on_machine, data, tmp_path / "parts", every=3, epoch=1)
     for snapshot in (tmp_path / "parts").glob("snapshot_iter_4.npz"):
@@ -80,7 +81,7 @@ def test_resumed_run_has_the_bits_of_one_that_was_not_interrupted(on_machine, da
     assert found == expected
 
 
-def test_snapshots_go_to_the_cpu_and_back(on_machine, data, tmp_path):  # noqa: F811
+def test_snapshots_go_to_the_cpu_and_back(on_machine, data, tmp_path):
     there, moving = tmp_path / "there", tmp_path / "moving"
     trained(on_machine, data, there, epoch=1)
     shutil.copytree(there, moving)
@@ -93,7 +94,7 @@ def test_snapshots_go_to_the_cpu_and_back(on_machine, data, tmp_path):  # noqa: 
         assert one["validation/main/loss"] == pytest.approx(other["validation/main/loss"], rel=1e-2)
 
 
-def test_plain_computes_with_the_article_s_functions(on_machine, data, tmp_path, monkeypatch):  # noqa: F811
+def test_plain_computes_with_the_article_s_functions(on_machine, data, tmp_path, monkeypatch):
     monkeypatch.setattr(step.Step, "gradients", None)
     result, _ = trained(on_machine, data, tmp_path / "out", plain=True)
     assert 0 < result.mse < 1
@@ -108,13 +109,11 @@ def parts(machine, count=20, batchsize=8, average=None, optimizer=None):
     optimizer = optimizer or chainer.optimizers.Adam()
     optimizer.setup(model)
     resident = Resident(machine, pairs)
-    iterator = chainer.iterators.SerialIterator(
-        resident.indices, batchsize, order_sampler=EpochShuffle(0)
-    )
+    iterator = chainer.iterators.SerialIterator(resident.indices, batchsize, order_sampler=EpochShuffle(0))
     return ResidentUpdater(iterator, optimizer, resident, average), model
 
 
-def test_gradients_are_there_between_backward_and_update(on_machine):  # noqa: F811
+def test_gradients_are_there_between_backward_and_update(on_machine):
     seen = []
     updater, model = parts(on_machine, average=lambda step: seen.append(to_host(step.gradient).copy()))
     updater.update()
@@ -124,7 +123,7 @@ def test_gradients_are_there_between_backward_and_update(on_machine):  # noqa: F
     np.testing.assert_array_equal(seen[1][:144].reshape(16, 1, 3, 3), to_host(model.conv1.W.grad))
 
 
-def test_an_optimiser_with_a_hook_is_chainers_and_takes_its_batches_from_the_device(on_machine):  # noqa: F811
+def test_an_optimiser_with_a_hook_is_chainers_and_takes_its_batches_from_the_device(on_machine):
     updater, model = parts(on_machine)
     hook = chainer.optimizer_hooks.GradientClipping(1e-3)
     updater.get_optimizer("main").add_hook(hook)
@@ -134,7 +133,7 @@ def test_an_optimiser_with_a_hook_is_chainers_and_takes_its_batches_from_the_dev
     assert not np.array_equal(to_host(model.conv4.W.array), before)
 
 
-def test_batches_hold_the_images_that_their_indices_name(on_machine):  # noqa: F811
+def test_batches_hold_the_images_that_their_indices_name(on_machine):
     pairs = make_pairs(srmnist.load_dataset().train.images[:9], 10)
     resident = Resident(on_machine, pairs)
     for batch in ([3, 4, 5], [5, 3, 4], [7], [2, 2], [1, 3, 2, 4], [8, 0]):
@@ -143,7 +142,7 @@ def test_batches_hold_the_images_that_their_indices_name(on_machine):  # noqa: F
         np.testing.assert_array_equal(to_host(t), pairs._datasets[1][batch])
 
 
-def test_the_evaluation_is_the_mean_over_batches_as_on_the_cpu(on_machine, data, tmp_path, monkeypatch):  # noqa: F811
+def test_the_evaluation_is_the_mean_over_batches_as_on_the_cpu(on_machine, data, tmp_path, monkeypatch):
     model = initial_model(3)
     pairs = [make_pairs(split.images, 7) for split in srmnist.load_dataset(data)]
 
@@ -256,7 +255,9 @@ def test_training_resuming_and_showing_results_through_the_scripts(home, script,
 
 @pytest.mark.gpu
 def test_plain_on_the_gpu_says_nothing_on_stderr(home, tmp_path):
-    done = run([*train_command(TRAIN, home / "data", "--gpu", 0, "--plain", "--epoch", 1), "--out", str(tmp_path)])
+    done = run(
+        [*train_command(TRAIN, home / "data", "--gpu", 0, "--plain", "--epoch", 1), "--out", str(tmp_path)]
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -60,8 +60,8 @@ def run(gpu: int, batch: int, rounds: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        What ``--json`` writes: the card, the versions, for each variant milliseconds and GFLOP/s, the engine's
-        ratios to the others, and seconds and error of ten epochs through `srmnist.training.train`.
+        What ``--json`` writes: the card, the versions, for each variant milliseconds and GFLOP/s, the
+        engine's ratios to the others, and seconds and error of ten epochs by `srmnist.training.train`.
 
     Raises
     ------
@@ -117,7 +117,11 @@ def variants(degraded: np.ndarray, originals: np.ndarray, gpu: int) -> dict[str,
 
 
 def measure(
-    made: dict[str, Variant], batch: int, rounds: int, images: int, synchronise: Callable[[], None] | None = None
+    made: dict[str, Variant],
+    batch: int,
+    rounds: int,
+    images: int,
+    synchronise: Callable[[], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Median milliseconds of a training step and of an evaluation, the variants taking turns.
 
@@ -154,7 +158,7 @@ def ten_epochs(gpu: int, batch: int) -> dict[str, float]:
 def matrix_product_peak(size: int = 4096, rounds: int = 20) -> float:
     """GFLOP/s of a large float32 matrix product without TF32: the card's practical peak."""
     cupy = cuda.cupy
-    a = cupy.random.default_rng(0).random((size, size), "float32")
+    a = cupy.asarray(np.random.default_rng(0).random((size, size), np.float32))
     (a @ a).sum()
     best = 0.0
     for _ in range(3):
@@ -170,9 +174,9 @@ def matrix_product_peak(size: int = 4096, rounds: int = 20) -> float:
 def card(gpu: int) -> str:
     """The GPU's name, and its driver's CUDA."""
     runtime = cuda.cupy.cuda.runtime
-    name = runtime.getDeviceProperties(gpu)["name"]
-    driver = runtime.driverGetVersion()
-    return f"{name.decode() if isinstance(name, bytes) else name}, CUDA {driver // 1000}.{driver % 1000 // 10}"
+    name = runtime.getDeviceProperties(gpu)["name"].decode()
+    major, minor = divmod(runtime.driverGetVersion(), 1000)
+    return f"{name}, CUDA {major}.{minor // 10}"
 
 
 def table(report: dict[str, Any]) -> str:
@@ -194,7 +198,10 @@ def table(report: dict[str, Any]) -> str:
             f"{share:7.0%}{times:>9}"
         )
     epochs = report["ten_epochs"]
-    lines += ["", f"ten epochs with evaluation: {epochs['seconds']:.1f} s, validation MSE {epochs['mse']:.6f}"]
+    lines += [
+        "",
+        f"ten epochs with evaluation: {epochs['seconds']:.1f} s, validation MSE {epochs['mse']:.6f}",
+    ]
     return "\n".join(lines)
 
 

@@ -3,8 +3,8 @@
 `srmnist/model.py` is the article; `accelerated` on its ``forward`` lets an engine compute the same function
 faster: one for the CPU (Numba), one for CUDA devices (`srmnist.engine.gpu`). They agree with the article's
 functions to float32 rounding, and step aside where they cannot serve: other dtypes, other shapes.
-``chainer.config.plain = True``, or for a while ``with chainer.using_config("plain", True):``, runs the article's
-functions instead.
+``chainer.config.plain = True``, or for a while ``with chainer.using_config("plain", True):``, runs the
+article's functions instead.
 """
 
 import functools

@@ -146,7 +146,6 @@ class Restore(function_node.FunctionNode):
         )
 
 
-
 class Normalisation(NamedTuple):
     """A batch normalisation: what it multiplies with and adds, and what it was made of."""
 

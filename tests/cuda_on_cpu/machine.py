@@ -34,10 +34,9 @@ def library(directory: Path) -> ctypes.CDLL:
     exports = "\n".join(f"EXPORT({name})" for name in kernel_names())
     program.write_text(f"{shim}\n{source()}\n{exports}\n")
     # A GPU's compiler fuses a product and a sum into one rounding, too.
-    flags = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-w", "-shared", "-fPIC", "-pthread",
-             "-U_FORTIFY_SOURCE"]  # which takes a fiber's longjmp for an accident
-    # fmt: skip
-    done = subprocess.run([COMPILER, *flags, program, "-o", built], capture_output=True, text=True)
+    flags = "-std=c++17 -O3 -march=native -ffp-contract=fast -w -shared -fPIC -pthread"
+    flags += " -U_FORTIFY_SOURCE"  # which takes a fiber's longjmp for an accident
+    done = subprocess.run([COMPILER, *flags.split(), program, "-o", built], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:5000]
     return ctypes.CDLL(str(built))
 

@@ -1,11 +1,12 @@
 """What the GPU is to do, as plain data: which kernels, on how many blocks and threads, with which buffers.
 
-Nothing here knows CuPy. `machine.Machine` runs such a list on a GPU, and the tests run the same list, with the
-same kernels, grids and buffer sizes, on the CPU.
+Nothing here knows CuPy. `machine.Machine` runs such a list on a GPU, and the tests run the same list, with
+the same kernels, grids and buffer sizes, on the CPU.
 
-A buffer is a flat array with a name. These are the caller's to fill in: "parameters" (the eleven of `PARAMETERS`
-in one vector), "average1" to "average3" (running mean and variance of each normalisation, (2, C)), and "x"
-(B, H, W), or "feed", "inputs" and "targets" for `batch`. All others are made by the kernels.
+A buffer is a flat array with a name. These are the caller's to fill in: "parameters" (the eleven of
+`PARAMETERS` in one vector), "average1" to "average3" (running mean and variance of each normalisation,
+(2, C)), and "x" (B, H, W), or "feed", "inputs" and "targets" for `batch`; for `adam`, also "m" and "v". The
+kernels make all others.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ FEED_HEADER = 8  # 32-bit words before the indices in "feed"; the first six are 
 
 
 class Launch(NamedTuple):
-    """One kernel's launch. An argument is a buffer's name, a place in one, None for a null pointer, or a NumPy
-    scalar of the kernel's own type."""
+    """One kernel's launch.
+
+    An argument is a buffer's name, a place in one, None for a null pointer, or a scalar of the kernel's type.
+    """
 
     kernel: str
     blocks: int

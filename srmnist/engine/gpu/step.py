@@ -50,7 +50,8 @@ def _plain_rule(parameter: chainer.Parameter, optimizer: chainer.Optimizer) -> b
         and rule.enabled
         and rule.t == optimizer.t
         and not _has_hooks(rule)
-        and rule.hyperparam.get_dict() == optimizer.hyperparam.get_dict()
+        and rule.hyperparam.parent is optimizer.hyperparam
+        and len(vars(rule.hyperparam)) == 1  # that parent: no value of its own
         and parameter.dtype == np.float32
     )
 
