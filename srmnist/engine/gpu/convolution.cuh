@@ -180,7 +180,7 @@ __device__ void weight_gradient(const float* a, const float* norm_a, const float
             in[k + 4] = middle[k * CI];
             in[k + 7] = below[k * CI];
         }
-#pragma unroll 4
+#pragma unroll 2
         for (int x = 0; x < TILE_W; x++) {
 #pragma unroll
             for (int ky = 0; ky < 9; ky += 3) {

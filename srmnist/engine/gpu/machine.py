@@ -102,7 +102,9 @@ class Machine:
 
 
 def _argument(argument, arrays):
-    """An argument as CuPy's kernels take it: they pass None as a null pointer."""
+    """An argument as CuPy's kernels take it."""
+    if argument is None:
+        return np.uintp(0)  # a null pointer; with None itself CuPy 13 would crash
     if isinstance(argument, Place):
         return arrays[argument.buffer][argument.offset :]
     return arrays[argument] if isinstance(argument, str) else argument
