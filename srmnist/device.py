@@ -63,7 +63,7 @@ def device_errors(gpu: int, needed: int = 0) -> Iterator[None]:
     gpu : int
         CUDA device number; if negative, nothing is done.
     needed : int
-        Bytes of the device's memory that the work takes, about; 0 if that is not known.
+        Bytes of the device's memory that training takes, about; 0 for other work.
 
     Raises
     ------
@@ -109,9 +109,10 @@ def _try_out(version: str, gpu: int) -> None:
 
 
 def _out_of_memory(gpu: int, error: Exception, needed: int) -> str:
-    about = f"; about {-(-needed // 2**20):,} MiB are needed" if needed else ""
     problem = f"--gpu {gpu}: out of the device's memory ({_line(error)})"
-    return f"{problem}{about}; a smaller --batchsize needs less"
+    if not needed:
+        return f"{problem}; nvidia-smi shows who else uses it"
+    return f"{problem}; about {-(-needed // 2**20):,} MiB are needed; a smaller --batchsize needs less"
 
 
 def _line(error: Exception) -> str:

@@ -23,12 +23,14 @@ def why_no_gpu() -> str:
         return f"there is no CUDA device: {error}"
 
 
+_scratch = tempfile.TemporaryDirectory(prefix="srmnist-kernels-")
+
+
 @functools.cache
 def _built() -> Path:
     """Where the kernels are compiled for the CPU, once for all tests."""
-    directory = Path(tempfile.mkdtemp(prefix="srmnist-kernels-"))
-    host.library(directory)
-    return directory
+    host.library(Path(_scratch.name))
+    return Path(_scratch.name)
 
 
 def host_machine() -> host.HostMachine:

@@ -122,6 +122,12 @@ def test_out_of_memory_says_how_much_is_needed_and_what_helps(gpus, kind):
     assert line.endswith("; about 3,072 MiB are needed; a smaller --batchsize needs less")
 
 
+def test_out_of_memory_without_training_speaks_of_no_batchsize(gpus):
+    gpus()
+    with pytest.raises(srmnist.UserError, match="nvidia-smi shows who else uses it$"), device_errors(0):
+        raise OutOfMemoryError("Out of memory allocating 1,024 bytes")
+
+
 def test_a_failing_device_is_named(gpus):
     gpus()
     with (
