@@ -124,7 +124,7 @@ def test_out_of_memory_says_how_much_is_needed_and_what_helps(gpus, kind):
 
 def test_out_of_memory_without_training_speaks_of_no_batchsize(gpus):
     gpus()
-    with pytest.raises(srmnist.UserError, match="nvidia-smi shows who else uses it$"), device_errors(0):
+    with pytest.raises(srmnist.UserError, match=r"nvidia-smi shows who else uses it$"), device_errors(0):
         raise OutOfMemoryError("Out of memory allocating 1,024 bytes")
 
 

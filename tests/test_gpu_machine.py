@@ -48,9 +48,7 @@ def launched(monkeypatch):
         def get_function(self, name):
             return lambda *arguments: calls.append((name, *arguments))
 
-    fake = SimpleNamespace(
-        RawModule=Module, cuda=SimpleNamespace(MemoryPool=SimpleNamespace, Stream=Stream)
-    )
+    fake = SimpleNamespace(RawModule=Module, cuda=SimpleNamespace(MemoryPool=SimpleNamespace, Stream=Stream))
     monkeypatch.setattr(cuda, "cupy", fake)
     monkeypatch.setattr(Stream, "events", calls, raising=False)
     return calls
