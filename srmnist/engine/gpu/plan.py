@@ -235,7 +235,7 @@ def _bn_gradient(shape: Shape, layer: int, train: bool) -> Launch:
 
 def _sum_shares(blocks: int, inputs: int, outputs: int, parameter: int) -> Launch:
     at, weights = OFFSETS[parameter], SIZES[parameter]
-    return Launch("sum_shares", -(-weights // 32), 256, (
+    return Launch("sum_shares", -(-weights // 8), 256, (
         "shares", np.int32(blocks), np.int32(inputs), np.int32(outputs), "gradient", np.int32(at),
     ))  # fmt: skip
 

@@ -85,20 +85,21 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // A convolution's gradient, (outputs, inputs, 3, 3) from `at` in `gradient`, as the sum of the blocks' shares,
-// (blocks, inputs, 9, outputs). A block of 256 threads has 32 weights and takes the shares in eight slices.
+// (blocks, inputs, 9, outputs). A block of 256 threads has 8 weights, 32 bytes of each share, and takes the
+// shares in 32 slices, as what it waits for is memory.
 extern "C" __global__ void __launch_bounds__(256)
     sum_shares(const float* shares, int blocks, int inputs, int outputs, float* gradient, int at) {
-    __shared__ double slices[8][32];
-    const int size = inputs * 9 * outputs, slice = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int i = blockIdx.x * 32 + lane;
+    __shared__ double slices[32][8];
+    const int size = inputs * 9 * outputs, slice = threadIdx.x / 8, lane = threadIdx.x % 8;
+    const int i = blockIdx.x * 8 + lane;
     double mine = 0.0;
     if (i < size)
-        for (int block = slice; block < blocks; block += 8) mine += shares[(long long)block * size + i];
+        for (int block = slice; block < blocks; block += 32) mine += shares[(long long)block * size + i];
     slices[slice][lane] = mine;
     __syncthreads();
     if (slice > 0 || i >= size) return;
     double all = 0.0;
-    for (int s = 0; s < 8; s++) all += slices[s][lane];
+    for (int s = 0; s < 32; s++) all += slices[s][lane];
     int output = i % outputs, tap = i / outputs % 9, input = i / outputs / 9;
     gradient[at + (output * inputs + input) * 9 + tap] = (float)all;
 }
