@@ -48,12 +48,8 @@ class HostMachine:
     ----------
     backwards : bool
         Whether the last thread of a block goes first.
-    launched : list of str
-        The kernels that have run.
     captures : int
         How often `capture` was called.
-    broken : bool
-        Whether a capture fails.
     """
 
     xp = np
@@ -61,10 +57,7 @@ class HostMachine:
     def __init__(self, directory: Path) -> None:
         self._library = library(directory)
         self._guarded: list[np.ndarray] = []
-        self.kernel_names = kernel_names()
         self.backwards = False
-        self.broken = False
-        self.launched: list[str] = []
         self.captures = 0
 
     def empty(self, size: int, dtype: type) -> np.ndarray:
@@ -97,8 +90,6 @@ class HostMachine:
 
     def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         self.captures += 1
-        if self.broken:
-            raise RuntimeError("cudaErrorStreamCaptureUnsupported")
         return run
 
     def _bind(self, launch, arrays) -> Callable[[], None]:
@@ -111,7 +102,6 @@ class HostMachine:
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
 
         def call(values=values) -> None:
-            self.launched.append(launch.kernel)
             function(pointers, launch.blocks, launch.threads, ctypes.c_bool(self.backwards))
 
         return call

@@ -62,7 +62,7 @@ class Restore(function_node.FunctionNode):
                 )
         self._arrays["gy"] = self._machine.xp.ascontiguousarray(grad_outputs[0].array)
         self._run([*plan.sigmoid_gradient(self._shape), *plan.backward(self._shape, self._train)])
-        pieces = plan.split(self._arrays["gradient"])
+        pieces = plan.split(self._arrays.pop("gradient"))  # the caller's now: a second backward takes another
         return tuple(chainer.Variable(pieces[i - 1]) for i in indexes)
 
     def _run(self, launches: Iterable[plan.Launch]) -> None:
