@@ -10,11 +10,15 @@ from srmnist.errors import UserError
 def main() -> None:
     args = parse_args()
     try:
-        from srmnist.benchmark import report
+        from srmnist.benchmark import gpu, report
     except ImportError as error:
         raise UserError(f"there is no engine to time: {error}; pip install numba") from error
-    result = report.run(args.batchsize, args.rounds, args.plot is not None)
-    print(report.table(result))
+    if args.gpu < 0:
+        result = report.run(args.batchsize, args.rounds, args.plot is not None)
+        print(report.table(result))
+    else:
+        result = gpu.run(args.gpu, args.batchsize, args.rounds)
+        print(gpu.table(result))
     if args.json:
         text = json.dumps(result, indent=2) + "\n"
         files.write_whole(args.json, lambda file: file.write(text.encode()))
@@ -28,13 +32,17 @@ def parse_args():
     parser.add_argument(
         "-b", "--batchsize", type=cli.positive, default=64, help="images a step (default: 64)"
     )
+    parser.add_argument("-g", "--gpu", type=int, default=-1, help="CUDA device; negative: the CPU (default)")
     parser.add_argument("--rounds", type=cli.positive, default=10, help="turns of each variant (default: 10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument(
         "--plot", type=Path, metavar="FILE",
         help="draw them there, and measure also how the cost grows with batch and threads",
     )  # fmt: skip
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.gpu >= 0 and args.plot:
+        parser.error("--plot draws the CPU's figures only")
+    return args
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import chainer
 import numpy as np
 
 from srmnist.archive import read_npz
-from srmnist.device import select_device
+from srmnist.device import device_errors, select_device
 from srmnist.errors import UserError
 from srmnist.files import write_whole
 from srmnist.model import CNNAE
@@ -85,5 +85,6 @@ def load_model(path: Path, gpu: int = -1) -> CNNAE:
         raise UserError(f"--model: there is no {path}; scripts/train.py writes results/model.npz")
     device = select_device(gpu)
     model = load_weights(path, CNNAE())
-    model.to_device(device)
+    with device_errors(gpu):
+        model.to_device(device)
     return model

@@ -8,6 +8,7 @@ file of Chainer needs it; each is applied only where the name is missing. `srmni
 import importlib
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,7 +38,7 @@ def import_chainer() -> types.ModuleType:
     if "chainer" not in sys.modules and half_loaded:
         raise ImportError(_BROKEN)
     add_numpy_names()
-    with import_stand_ins():
+    with import_stand_ins(), _without_advice():
         # The article's own import line names gradient_check, which Chainer does not import by itself.
         importlib.import_module("chainer.gradient_check")
     return sys.modules["chainer"]
@@ -89,6 +90,20 @@ def import_stand_ins() -> Iterator[None]:
         "numpy.distutils.system_info": system_info,
     }
     with _replaced(sys.modules, stand_ins), _replaced(vars(numpy), {"distutils": distutils}):
+        yield
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Leave out two warnings about CuPy, while Chainer is being imported, that nobody can or need heed.
+
+    Chainer says that cuDNN is not enabled and advises to install CuPy anew, which helps no more: CuPy 14 has
+    no cuDNN part. CuPy warns that there is no NCCL when ``multiprocess_parallel_updater.py`` asks for it;
+    only a run on several GPUs needs NCCL.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "cuDNN is not enabled", UserWarning)
+        warnings.filterwarnings("ignore", r"\s*nccl library could not be loaded", UserWarning)
         yield
 
 

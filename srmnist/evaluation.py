@@ -13,7 +13,7 @@ import numpy as np
 from srmnist.checkpoint import load_model
 from srmnist.data import Dataset, load_dataset, to_float
 from srmnist.degradation import check_size, enlarge, shrink
-from srmnist.device import select_device
+from srmnist.device import device_errors, select_device
 from srmnist.figures import png, show_grid
 from srmnist.files import FileError, read_regular, write_all
 from srmnist.interpolation import INTERPOLATIONS, interpolate
@@ -195,19 +195,21 @@ class Judge:
     def __init__(self, dataset: Dataset, gpu: int = -1) -> None:
         self._originals = to_float(dataset.test.images)
         self._labels = dataset.test.labels
-        self._device = select_device(gpu)
+        self._gpu, self._device = gpu, select_device(gpu)
         train = dataset.train
         self.neighbours = 0
         if train.labels is not None and self._labels is not None:
             self._known_labels = train.labels[:NEIGHBOURS]
-            self._known = self._device.send(to_float(train.images[:NEIGHBOURS]))
+            with device_errors(gpu):
+                self._known = self._device.send(to_float(train.images[:NEIGHBOURS]))
             self.neighbours = len(self._known)
 
     def scores(self, images: np.ndarray) -> Scores:
         """Measure images (N, 1, H, W), each against the original of the same number."""
         readable = None
         if self.neighbours:
-            found = nearest_labels(self._device.send(images), self._known, self._known_labels)
+            with device_errors(self._gpu):
+                found = nearest_labels(self._device.send(images), self._known, self._known_labels)
             readable = found == self._labels
         fits = min(images.shape[2:]) >= SSIM_WINDOW
         return Scores(

@@ -3,12 +3,15 @@
 import copy
 import json
 import math
+import time
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import chainer
 from chainer import training
+from chainer.backends import cuda
 from chainer.training import extensions
+from chainer.types import NdArray
 
 from srmnist.errors import UserError
 from srmnist.files import replacing, write_whole
@@ -87,16 +90,43 @@ class Lines:
         self._stream.flush()
 
 
-@training.make_extension(trigger=lambda trainer: True, priority=training.PRIORITY_EDITOR)
-def stop_if_diverged(trainer: training.Trainer) -> None:
-    """Trainer extension: end the run at the first loss that is not a number, before anything records it."""
-    for name, value in trainer.observation.items():
-        loss = float(getattr(value, "array", value))
-        if not math.isfinite(loss):
-            raise UserError(
-                f"diverged: {name} is {loss} at iteration {trainer.updater.iteration}; "
-                f"snapshots in {trainer.out} are from before"
-            )
+class StopIfDiverged(training.Extension):
+    """Trainer extension: end the run at the first loss that is not a number, before anything records it.
+
+    To look at a loss on a GPU is to wait for it, so that is done once a second and at the end of each epoch.
+    No snapshot from before such a look is mistaken for a good one: Adam turns the weights into NaN, too.
+    """
+
+    name = "stop_if_diverged"
+    trigger = (1, "iteration")
+    priority = training.PRIORITY_EDITOR
+
+    def __init__(self) -> None:
+        self._unseen: list[tuple[int, str, NdArray]] = []
+        self._looked_at = time.monotonic()
+
+    def __call__(self, trainer: training.Trainer) -> None:
+        for name, value in trainer.observation.items():
+            self._unseen.append((trainer.updater.iteration, name, getattr(value, "array", value)))
+        on_device = any(isinstance(loss, cuda.ndarray) for _, _, loss in self._unseen)
+        if on_device and not trainer.updater.is_new_epoch and time.monotonic() < self._looked_at + 1:
+            return
+        # Weights that are NaN stay so: where the last losses are finite, those before them are.
+        last = {name: loss for _, name, loss in self._unseen}
+        if not all(math.isfinite(float(loss)) for loss in last.values()):
+            self._stop(trainer)
+        self._unseen.clear()
+        self._looked_at = time.monotonic()
+
+    def _stop(self, trainer: training.Trainer) -> NoReturn:
+        for iteration, name, array in self._unseen:
+            loss = float(array)
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"diverged: {name} is {loss} at iteration {iteration}; "
+                    f"snapshots in {trainer.out} are from before"
+                )
+        raise AssertionError("one of the losses is not finite")
 
 
 def parse_log(text: str) -> list[dict[str, float]]:

@@ -4,6 +4,7 @@ import chainer
 from chainer import backend
 
 from srmnist.arrays import Array
+from srmnist.device import device_errors
 from srmnist.model import CNNAE
 
 
@@ -28,12 +29,15 @@ def restore(images: Array, model: CNNAE, batchsize: int = 256) -> Array:
     ------
     ValueError
         If `images` is not a float32 array of such a shape.
+    UserError
+        If the model's GPU is out of memory, or fails.
     """
     if images.ndim != 4 or images.shape[1] != 1 or images.dtype != "float32":
         raise ValueError(f"images must be float32 (N, 1, H, W), not {images.dtype} {images.shape}")
     device = backend.get_device_from_array(images)
     restored = device.xp.empty_like(images)
-    with chainer.using_config("train", False), chainer.no_backprop_mode():
+    gpu = model.device.device.id if isinstance(model.device, backend.GpuDevice) else -1
+    with chainer.using_config("train", False), chainer.no_backprop_mode(), device_errors(gpu):
         for start in range(0, len(images), batchsize):
             batch = slice(start, start + batchsize)
             h = model.forward(model.device.send(images[batch]))

@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -16,12 +16,14 @@ from chainer.training import extensions
 from srmnist import checkpoint, files
 from srmnist.data import Dataset, load_dataset, to_float
 from srmnist.degradation import check_size, degrade
-from srmnist.device import select_device
+from srmnist.device import device_errors, select_device
+from srmnist.engine.gpu import machine, plan
 from srmnist.errors import UserError
 from srmnist.interruption import Interruption
 from srmnist.model import CNNAE
 from srmnist.recipes import ARTICLE, TUNED, OneCycle, make_optimizer
-from srmnist.reports import VALIDATION_LOSS, Lines, LogReport, LossPlot, stop_if_diverged
+from srmnist.reports import VALIDATION_LOSS, Lines, LogReport, LossPlot, StopIfDiverged
+from srmnist.resident import Resident, ResidentUpdater
 from srmnist.snapshots import Snapshots, set_aside
 
 
@@ -127,8 +129,9 @@ def train(
     device = select_device(settings.gpu)
     dataset = load_dataset(settings.data)
     _check_fit(settings, dataset)
+    on_device = device_errors(settings.gpu, _device_memory(settings, dataset))
     # Every loss is looked at: NumPy's warnings of overflow on the way to a NaN would say it a second time.
-    with files.occupied(out), Interruption() as interruption, np.errstate(all="ignore"):
+    with files.occupied(out), Interruption() as interruption, np.errstate(all="ignore"), on_device:
         model = initial_model(settings.seed)
         model.to_device(device)
         train_pairs, test_pairs = (make_pairs(split.images, settings.size) for split in dataset)
@@ -159,6 +162,12 @@ def _check_fit(settings: Settings, dataset: Dataset) -> None:
     if settings.batchsize > count:
         raise UserError(f"--batchsize {settings.batchsize}: there are {count:,} training images")
     check_size(settings.size, dataset.train.images)
+
+
+def _device_memory(settings: Settings, dataset: Dataset) -> int:
+    """Bytes that a run takes on a GPU: both data sets as pairs of float32 images, and a step's buffers."""
+    pixels = 2 * sum(split.images.size for split in dataset)
+    return 4 * pixels + plan.size_in_bytes(plan.Shape(settings.batchsize, *dataset.train.images.shape[1:]))
 
 
 def identity(settings: Settings, dataset: Dataset) -> dict[str, int | str]:
@@ -231,19 +240,16 @@ def build_trainer(
     terminal: TextIO,
 ) -> training.Trainer:
     """The article's trainer: batches of 64, an evaluation each epoch, and the recipe's optimiser."""
-    train_iter = iterators.SerialIterator(
-        train, settings.batchsize, order_sampler=EpochShuffle(settings.seed)
-    )
-    test_iter = iterators.SerialIterator(test, settings.batchsize, repeat=False, shuffle=False)
-
     optimizer = make_optimizer(settings.recipe, model)
-    updater = training.updaters.StandardUpdater(train_iter, optimizer, device=model.device)
+    resident = isinstance(model.device, chainer.backend.GpuDevice)
+    build = _resident_updater if resident else _standard_updater
+    updater, evaluator = build(optimizer, train, test, settings)
 
     trainer = training.Trainer(updater, (settings.epoch, "epoch"), out=str(out))
     if settings.recipe == TUNED:
         trainer.extend(OneCycle(-(-settings.epoch * len(train) // settings.batchsize)))
-    trainer.extend(extensions.Evaluator(test_iter, model, device=model.device))
-    trainer.extend(stop_if_diverged)
+    trainer.extend(evaluator)
+    trainer.extend(StopIfDiverged())
     trainer.extend(LogReport())
     columns = ["epoch", "main/loss", "validation/main/loss", "elapsed_time"]
     trainer.extend(extensions.PrintReport(columns, out=Lines(terminal)))
@@ -252,3 +258,32 @@ def build_trainer(
         # A trigger without a state: a run may be resumed where there is no terminal.
         trainer.extend(extensions.ProgressBar(out=terminal), trigger=lambda trainer: True)
     return trainer
+
+
+def _standard_updater(
+    optimizer: chainer.Optimizer, train: TupleDataset, test: TupleDataset, settings: Settings
+) -> tuple[training.updaters.StandardUpdater, extensions.Evaluator]:
+    train_iter, test_iter = _iterators(train, test, settings)
+    model = optimizer.target
+    updater = training.updaters.StandardUpdater(train_iter, optimizer, device=model.device)
+    return updater, extensions.Evaluator(test_iter, model, device=model.device)
+
+
+def _resident_updater(
+    optimizer: chainer.Optimizer, train: TupleDataset, test: TupleDataset, settings: Settings
+) -> tuple[training.updaters.StandardUpdater, extensions.Evaluator]:
+    device = machine.current()
+    train_data, test_data = Resident(device, train), Resident(device, test)
+    train_iter, test_iter = _iterators(train_data.indices, test_data.indices, settings)
+    updater = ResidentUpdater(train_iter, optimizer, train_data)
+    return updater, extensions.Evaluator(test_iter, optimizer.target, converter=test_data)
+
+
+def _iterators(
+    train: Sequence, test: Sequence, settings: Settings
+) -> tuple[iterators.SerialIterator, iterators.SerialIterator]:
+    shuffle = EpochShuffle(settings.seed)
+    return (
+        iterators.SerialIterator(train, settings.batchsize, order_sampler=shuffle),
+        iterators.SerialIterator(test, settings.batchsize, repeat=False, shuffle=False),
+    )

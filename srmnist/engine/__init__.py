@@ -1,9 +1,10 @@
 """The seam behind which speed lives.
 
 `srmnist/model.py` is the article; `accelerated` on its ``forward`` lets an engine compute the same function
-faster. The engine agrees with the article's functions to float32 rounding, and steps aside where it cannot
-serve: other devices, other dtypes, other shapes. ``chainer.config.plain = True``, or for a while
-``with chainer.using_config("plain", True):``, runs the article's functions instead.
+faster: one for the CPU (Numba), one for CUDA devices (`srmnist.engine.gpu`). They agree with the article's
+functions to float32 rounding, and step aside where they cannot serve: other dtypes, other shapes.
+``chainer.config.plain = True``, or for a while ``with chainer.using_config("plain", True):``, runs the
+article's functions instead.
 """
 
 import functools
@@ -11,14 +12,14 @@ import sys
 
 import chainer
 import numpy as np
+from chainer.backends import cuda
+
+from srmnist.engine.network import SHAPES, parameters
 
 chainer.global_config.plain = False
 
 # How the line begins that stands on stderr, once, where Numba is missing.
 NO_NUMBA = "srmnist: no Numba"
-
-_SHAPES = [(16, 1, 3, 3), (16,), (16,), (32, 16, 3, 3), (32,), (32,), (64, 32, 3, 3), (64,), (64,),
-           (1, 64, 3, 3), (1,)]  # fmt: skip
 
 
 def accelerated(forward):
@@ -26,12 +27,19 @@ def accelerated(forward):
 
     @functools.wraps(forward)
     def restored(model, x):
-        engine = None if chainer.config.plain else _cpu()
+        engine = None if chainer.config.plain else _engine(chainer.as_array(x))
         if engine is None or not _fits(engine, model, x):
             return forward(model, x)
-        return engine.Restore(model).apply([x, *engine.parameters(model)])[0]
+        return engine.Restore(model).apply([x, *parameters(model)])[0]
 
     return restored
+
+
+def _engine(array):
+    """The module that computes with arrays of such a type, if there is one."""
+    if type(array) is np.ndarray:
+        return _cpu()
+    return _gpu() if isinstance(array, cuda.ndarray) else None
 
 
 @functools.cache
@@ -45,12 +53,20 @@ def _cpu():
     return function
 
 
+@functools.cache
+def _gpu():
+    """The GPU engine."""
+    from srmnist.engine.gpu import function
+
+    return function
+
+
 def _fits(engine, model, x) -> bool:
-    """Whether the engine can take these arrays: float32 on the CPU, with the article's shapes."""
-    arrays = [chainer.as_array(x), *(parameter.array for parameter in engine.parameters(model))]
+    """Whether the engine can take these arrays: float32 where it computes, with the article's shapes."""
+    arrays = [chainer.as_array(x), *(parameter.array for parameter in parameters(model))]
     return (
-        all(type(array) is np.ndarray and array.dtype == np.float32 for array in arrays)
-        and [array.shape for array in arrays[1:]] == _SHAPES
+        all(engine.holds(array) and array.dtype == np.float32 for array in arrays)
+        and [array.shape for array in arrays[1:]] == SHAPES
         and arrays[0].ndim == 4
         and arrays[0].shape[1] == 1
         and arrays[0].size > 0

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import chainer
-import chainer.functions as F
 import numpy as np
 from chainer import function_node
 
 from srmnist.engine import memory, passes
+from srmnist.engine.network import differentiable_gradients, normalisations
 from srmnist.engine.passes import C1, C2, C3
 from srmnist.engine.threads import share, thread_count
 from srmnist.engine.winograd import POSITIONS, panel_width
@@ -34,7 +34,7 @@ class Restore(function_node.FunctionNode):
 
     def __init__(self, model: chainer.Chain) -> None:
         super().__init__()
-        self._links = (model.bn1, model.bn2, model.bn3)
+        self._links = normalisations(model)
         self._train = chainer.config.train
 
     def forward(self, inputs):
@@ -97,7 +97,8 @@ class Restore(function_node.FunctionNode):
 
     def backward(self, indexes, grad_outputs):
         if chainer.config.enable_backprop:
-            return self._differentiable_backward(indexes, grad_outputs)
+            inputs = self.get_retained_inputs()
+            return differentiable_gradients(self._links, self._train, inputs, indexes, grad_outputs)
         x, w1, _, _, _, _, _, _, _, _, w4, _ = (v.array for v in self.get_retained_inputs())
         y = self.get_retained_outputs()[0].array
         gy = grad_outputs[0].array
@@ -144,31 +145,6 @@ class Restore(function_node.FunctionNode):
             for i in indexes
         )
 
-    def _differentiable_backward(self, indexes, grad_outputs):
-        """The same gradients as a graph, for gradients of gradients: by Chainer's own functions."""
-        inputs = self.get_retained_inputs()
-        h = inputs[0]
-        for layer, link in enumerate(self._links):
-            w, gamma, beta = inputs[1 + 3 * layer : 4 + 3 * layer]
-            h = F.convolution_2d(h, w, pad=1)
-            if self._train:
-                h = F.batch_normalization(h, gamma, beta, eps=link.eps)
-            else:
-                h = F.fixed_batch_normalization(h, gamma, beta, link.avg_mean, link.avg_var, link.eps)
-            h = F.relu(h)
-        y = F.sigmoid(F.convolution_2d(h, *inputs[10:], pad=1))
-        return chainer.grad([y], [inputs[i] for i in indexes], grad_outputs, enable_double_backprop=True)
-
-
-def parameters(model: chainer.Chain) -> list[chainer.Parameter]:
-    """The model's eleven parameters, in the order in which the network uses them."""
-    return [
-        model.conv1.W, model.bn1.gamma, model.bn1.beta,
-        model.conv2.W, model.bn2.gamma, model.bn2.beta,
-        model.conv3.W, model.bn3.gamma, model.bn3.beta,
-        model.conv4.W, model.conv4.b,
-    ]  # fmt: skip
-
 
 class Normalisation(NamedTuple):
     """A batch normalisation: what it multiplies with and adds, and what it was made of."""
@@ -209,6 +185,11 @@ class Normalisation(NamedTuple):
         constant = -by_g * gbeta / count - by_a * self.mean if train else 0 * by_g
         norm = np.concatenate([by_g, by_a, constant, self.scale, self.shift]).astype(np.float32)
         return norm, ggamma.astype(np.float32), gbeta.astype(np.float32)
+
+
+def holds(array: object) -> bool:
+    """Whether an array is one that this engine can take."""
+    return type(array) is np.ndarray
 
 
 def _parts(batch: int) -> int:

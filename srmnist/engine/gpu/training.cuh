@@ -1,0 +1,117 @@
+// What surrounds the network in a training step: the batch, the weights' layout, the loss, the sums, Adam.
+
+// A step's feed: six floats for Adam, two words of nothing, then the indices of the batch's images.
+enum { ALPHA_T, ONE_MINUS_BETA1, ONE_MINUS_BETA2, EPS, ETA, WEIGHT_DECAY, INDICES = 8 };
+
+// Images and their originals, gathered by index; `pixels` of an image, `total` of a batch.
+extern "C" __global__ void __launch_bounds__(256)
+    gather(const int* feed, const float* inputs, const float* targets, float* x, float* t, int pixels,
+           long long total) {
+    for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < total; i += (long long)gridDim.x * 256) {
+        long long from = (long long)feed[INDICES + i / pixels] * pixels + i % pixels;
+        x[i] = inputs[from];
+        t[i] = targets[from];
+    }
+}
+
+// The convolutions' weights in the layouts that the kernels read.
+extern "C" __global__ void __launch_bounds__(256) pack(const float* parameters, float* packed) {
+    int i = blockIdx.x * 256 + threadIdx.x;
+    if (i >= PACKED) return;
+    int from, inputs, outputs, at;
+    bool reversed = false;
+    if (i < P2) from = W1, inputs = 1, outputs = C1, at = i - P1;
+    else if (i < P3) from = W2, inputs = C1, outputs = C2, at = i - P2;
+    else if (i < P4) from = W3, inputs = C2, outputs = C3, at = i - P3;
+    else if (i < Q2) from = W4, inputs = 1, outputs = C3, at = i - P4;  // its one output is what is spread from
+    else if (i < Q3) from = W2, inputs = C2, outputs = C1, at = i - Q2, reversed = true;
+    else from = W3, inputs = C3, outputs = C2, at = i - Q3, reversed = true;
+    // packed (inputs, 9, outputs); reversed, its inputs are the convolution's outputs.
+    int output = at % outputs, tap = at / outputs % 9, input = at / outputs / 9;
+    packed[i] = reversed ? parameters[from + (input * outputs + output) * 9 + 8 - tap]
+                         : parameters[from + (output * inputs + input) * 9 + tap];
+}
+
+// From the output y and its gradient gy to that of the sigmoid's input, gz; each block's share of the bias's.
+extern "C" __global__ void __launch_bounds__(256)
+    sigmoid_gradient(const float* y, const float* gy, float* gz, double* bias_shares, long long total) {
+    __shared__ double scratch[256];
+    double mine = 0.0;
+    for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < total; i += (long long)gridDim.x * 256) {
+        gz[i] = gy[i] * y[i] * (1.0f - y[i]);
+        mine += gz[i];
+    }
+    double all = block_sum(mine, scratch);
+    if (threadIdx.x == 0) bias_shares[blockIdx.x] = all;
+}
+
+// The mean squared error of y against t, and its gradient through the sigmoid.
+extern "C" __global__ void __launch_bounds__(256)
+    squared_error(const float* y, const float* t, float* gz, double* bias_shares, double* loss_shares,
+                  long long total) {
+    __shared__ double scratch[256];
+    double mine = 0.0, errors = 0.0;
+    const float coefficient = 2.0f / total;
+    for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < total; i += (long long)gridDim.x * 256) {
+        float error = y[i] - t[i];
+        gz[i] = coefficient * error * y[i] * (1.0f - y[i]);
+        mine += gz[i];
+        errors += (double)error * error;
+    }
+    double bias = block_sum(mine, scratch);
+    double loss = block_sum(errors, scratch);
+    if (threadIdx.x == 0) {
+        bias_shares[blockIdx.x] = bias;
+        loss_shares[blockIdx.x] = loss;
+    }
+}
+
+// The mean over `total` of what the blocks of squared_error and sigmoid_gradient summed; the bias's gradient
+// is the sum. A block of 256 threads; `loss` may be null.
+extern "C" __global__ void __launch_bounds__(256)
+    sum_scalars(const double* bias_shares, const double* loss_shares, int blocks, float* gradient, float* loss,
+                long long total) {
+    __shared__ double scratch[256];
+    double bias = 0.0, errors = 0.0;
+    for (int i = threadIdx.x; i < blocks; i += 256) {
+        bias += bias_shares[i];
+        if (loss != nullptr) errors += loss_shares[i];
+    }
+    bias = block_sum(bias, scratch);
+    errors = block_sum(errors, scratch);
+    if (threadIdx.x > 0) return;
+    gradient[BIAS] = (float)bias;
+    if (loss != nullptr) *loss = (float)(errors / total);
+}
+
+// A convolution's gradient, (outputs, inputs, 3, 3) from `at` in `gradient`, as the sum of the blocks' shares,
+// (blocks, inputs, 9, outputs). A block of 256 threads has 8 weights, 32 bytes of each share, and takes the
+// shares in 32 slices, as what it waits for is memory.
+extern "C" __global__ void __launch_bounds__(256)
+    sum_shares(const float* shares, int blocks, int inputs, int outputs, float* gradient, int at) {
+    __shared__ double slices[32][8];
+    const int size = inputs * 9 * outputs, slice = threadIdx.x / 8, lane = threadIdx.x % 8;
+    const int i = blockIdx.x * 8 + lane;
+    double mine = 0.0;
+    if (i < size)
+        for (int block = slice; block < blocks; block += 32) mine += shares[(long long)block * size + i];
+    slices[slice][lane] = mine;
+    __syncthreads();
+    if (slice > 0 || i >= size) return;
+    double all = 0.0;
+    for (int s = 0; s < 32; s++) all += slices[s][lane];
+    int output = i % outputs, tap = i / outputs % 9, input = i / outputs / 9;
+    gradient[at + (output * inputs + input) * 9 + tap] = (float)all;
+}
+
+// Adam as chainer/optimizers/adam.py has it, on all parameters at once.
+extern "C" __global__ void __launch_bounds__(128)
+    adam(const int* feed, float* parameters, const float* gradient, float* m, float* v) {
+    const float* h = (const float*)feed;
+    int i = blockIdx.x * 128 + threadIdx.x;
+    if (i >= PARAMETERS) return;
+    float g = gradient[i];
+    m[i] += h[ONE_MINUS_BETA1] * (g - m[i]);
+    v[i] += h[ONE_MINUS_BETA2] * (g * g - v[i]);
+    parameters[i] -= h[ETA] * (h[ALPHA_T] * m[i] / (sqrtf(v[i]) + h[EPS]) + h[WEIGHT_DECAY] * parameters[i]);
+}

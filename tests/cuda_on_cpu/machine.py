@@ -1,0 +1,123 @@
+"""A stand-in for `srmnist.engine.gpu.machine.Machine` that runs the same launches on the CPU."""
+
+import ctypes
+import functools
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from srmnist.engine.gpu.plan import Place
+from srmnist.engine.gpu.source import source
+
+COMPILER = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++") or shutil.which("clang++")
+_LETTERS = {"i": np.int32, "l": np.int64, "d": np.float64, "F": np.float32, "D": np.float64, "I": np.int32}
+_GUARD = 64  # elements before and after each buffer, which no kernel may touch
+
+
+def kernel_names() -> list[str]:
+    """Every kernel of the source."""
+    macros = re.findall(r"(?m)^(?:CONV3X3|WEIGHT_GRADIENT)\((\w+),", source())
+    plain = re.findall(r'extern "C" __global__ void __launch_bounds__\([^;{]*?\)\s+(\w+)\(', source())
+    return sorted({*macros, *plain} - {"name"})
+
+
+@functools.cache
+def library(directory: Path) -> ctypes.CDLL:
+    """The kernels, compiled once for all tests."""
+    program, built = directory / "kernels.cpp", directory / "kernels.so"
+    shim = (Path(__file__).parent / "shim.h").read_text()
+    exports = "\n".join(f"EXPORT({name})" for name in kernel_names())
+    program.write_text(f"{shim}\n{source()}\n{exports}\n")
+    # A GPU's compiler fuses a product and a sum into one rounding, too.
+    flags = "-std=c++17 -O3 -march=native -ffp-contract=fast -w -shared -fPIC -pthread"
+    flags += " -U_FORTIFY_SOURCE"  # which takes a fiber's longjmp for an accident
+    done = subprocess.run([COMPILER, *flags.split(), program, "-o", built], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[:5000]
+    return ctypes.CDLL(str(built))
+
+
+class HostMachine:
+    """NumPy instead of CuPy. Fresh buffers hold NaN, and are watched at both ends.
+
+    Attributes
+    ----------
+    backwards : bool
+        Whether the last thread of a block goes first.
+    captures : int
+        How often `capture` was called.
+    """
+
+    xp = np
+
+    def __init__(self, directory: Path) -> None:
+        self._library = library(directory)
+        self._guarded: list[np.ndarray] = []
+        self.backwards = False
+        self.captures = 0
+
+    def empty(self, size: int, dtype: type) -> np.ndarray:
+        poison = np.nan if np.dtype(dtype).kind == "f" else -(2**31)
+        whole = np.full(size + 2 * _GUARD, poison, dtype)
+        self._guarded.append(whole)
+        return whole[_GUARD:-_GUARD]
+
+    def check_guards(self) -> None:
+        """Fail if a kernel has written beside a buffer that has been made since the last check."""
+        for whole in self._guarded:
+            for end in (whole[:_GUARD], whole[-_GUARD:]):
+                assert np.isnan(end).all() if whole.dtype.kind == "f" else (end == -(2**31)).all()
+        self._guarded.clear()
+
+    def holds(self, array: np.ndarray) -> bool:
+        return type(array) is np.ndarray
+
+    def upload(self, array: np.ndarray, to: np.ndarray) -> None:
+        to[:] = array
+
+    def bind(self, launches, arrays) -> Callable[[], None]:
+        bound = [self._bind(launch, arrays) for launch in launches]
+
+        def run() -> None:
+            for call in bound:
+                call()
+
+        return run
+
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
+        self.captures += 1
+        return run
+
+    def _bind(self, launch, arrays) -> Callable[[], None]:
+        function = getattr(self._library, f"run_{launch.kernel}")
+        named = getattr(self._library, f"letters_{launch.kernel}")
+        named.restype = ctypes.c_char_p
+        letters = named().decode()
+        assert len(letters) == len(launch.arguments), launch
+        values = [_value(*pair, arrays, launch) for pair in zip(letters, launch.arguments, strict=True)]
+        pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+
+        def call(values=values) -> None:
+            function(pointers, launch.blocks, launch.threads, ctypes.c_bool(self.backwards))
+
+        return call
+
+
+def _value(letter: str, argument, arrays, launch) -> np.ndarray:
+    """An argument's value, as an array of one element that has its type."""
+    dtype = np.dtype(_LETTERS[letter])
+    if letter.islower():
+        assert np.dtype(type(argument)) == dtype, (launch, argument)
+        return np.array(argument, dtype)
+    if argument is None:
+        return np.zeros(1, np.uintp)
+    name, offset = argument if isinstance(argument, Place) else (argument, 0)
+    array = arrays[name]
+    assert array.dtype == dtype, (launch, name)
+    assert array.flags.c_contiguous
+    assert 0 <= offset < array.size
+    return np.array(array.ctypes.data + offset * array.itemsize, np.uintp)

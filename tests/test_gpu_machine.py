@@ -1,0 +1,89 @@
+"""Launches reach CuPy as its kernels take them, and a capture is always ended."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import srmnist  # noqa: F401 – first: it makes Chainer import
+from chainer.backends import cuda
+from srmnist.engine.gpu.machine import Machine
+from srmnist.engine.gpu.plan import Launch, Place
+
+
+class Stream:
+    """A stream that notes what is done with it."""
+
+    events: list[str]
+    broken = False
+
+    def __init__(self, non_blocking: bool) -> None:
+        self.events.append("new")
+
+    def __enter__(self) -> None:
+        self.events.append("enter")
+
+    def __exit__(self, *exception: object) -> None:
+        self.events.append("leave")
+
+    def begin_capture(self) -> None:
+        self.events.append("begin")
+
+    def end_capture(self) -> SimpleNamespace:
+        self.events.append("end")
+        if self.broken:
+            raise RuntimeError("cudaErrorStreamCaptureInvalidated")
+        return SimpleNamespace(launch=lambda: self.events.append("replay"))
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """CuPy, as far as a Machine knows it; what kernels and streams are asked to do comes here."""
+    calls = []
+
+    class Module:
+        def __init__(self, code: str, options: tuple[str, ...]) -> None:
+            assert "__global__" in code
+
+        def get_function(self, name):
+            return lambda *arguments: calls.append((name, *arguments))
+
+    fake = SimpleNamespace(RawModule=Module, cuda=SimpleNamespace(MemoryPool=SimpleNamespace, Stream=Stream))
+    monkeypatch.setattr(cuda, "cupy", fake)
+    monkeypatch.setattr(Stream, "events", calls, raising=False)
+    return calls
+
+
+def test_launches_are_made_in_order_with_buffers_places_and_null_pointers(launched):
+    arrays = {"a": np.arange(5), "b": np.zeros(2)}
+    launches = [
+        Launch("first", 3, 128, ("a", None, np.int32(7))),
+        Launch("second", 1, 32, (Place("a", 2), "b")),
+    ]
+    Machine(0).bind(launches, arrays)()
+    (first, second) = launched
+    assert first[:3] == ("first", (3,), (128,))
+    array, null, number = first[3]
+    assert array is arrays["a"]
+    assert (null, null.nbytes) == (0, 8)  # as wide as a pointer; CuPy 13 would crash at None
+    assert type(number) is np.int32
+    assert second[:3] == ("second", (1,), (32,))
+    assert second[3][0].ctypes.data == arrays["a"].ctypes.data + 2 * arrays["a"].itemsize
+
+
+def test_capture_records_on_a_stream_of_its_own_and_replays_on_the_current_one(launched):
+    replay = Machine(0).capture(lambda: launched.append("run"))
+    assert launched == ["new", "enter", "begin", "run", "end", "leave"]
+    replay()
+    replay()
+    assert launched[6:] == ["replay", "replay"]
+
+
+def test_capture_that_fails_is_ended(launched, monkeypatch):
+    def not_permitted():
+        raise RuntimeError("not permitted")
+
+    monkeypatch.setattr(Stream, "broken", True)
+    with pytest.raises(RuntimeError, match="not permitted"):
+        Machine(0).capture(not_permitted)
+    assert launched == ["new", "enter", "begin", "end", "leave"]
