@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from srmnist.errors import UserError
+from srmnist.launch import launched_rank, launched_size, wait_for_turn
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that complains in one line."""
 
     def error(self, message: str) -> NoReturn:
+        wait_for_turn()
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
@@ -28,11 +30,13 @@ def seed(text: str) -> int:
 
 
 def resume_command() -> str:
-    """The command line of this process with ``--resume`` instead of any it had."""
+    """The command line of this process, or of its job, with ``--resume`` instead of any it had."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-r", "--resume", nargs="?")
     others = parser.parse_known_args()[1]
     interpreter = sys.orig_argv[: -len(sys.argv)]
+    if launched_size() > 1:
+        interpreter = ["mpiexec", "-n", str(launched_size()), *interpreter]
     return shlex.join([*interpreter, sys.argv[0], *others, "--resume"])
 
 
@@ -58,7 +62,8 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 def _end(status: int, message: str) -> NoReturn:
     line = "".join(character if character.isprintable() else " " for character in message)
-    sys.stderr.write(f"{line}\n")
+    rank = f"rank {launched_rank()}: " if launched_rank() else ""
+    sys.stderr.write(f"{rank}{line}\n")
     sys.exit(status)
 
 

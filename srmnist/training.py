@@ -4,22 +4,24 @@ import hashlib
 import math
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 import chainer
 import numpy as np
-from chainer import iterators, optimizers, training
+from chainer import optimizers, training
 from chainer.datasets import TupleDataset
 from chainer.training import extensions
 
 from srmnist import checkpoint, files
 from srmnist.data import Dataset, load_dataset, to_float
 from srmnist.degradation import check_size, degrade
-from srmnist.device import select_device
 from srmnist.errors import UserError
 from srmnist.interruption import Interruption
+from srmnist.job import Alone
+from srmnist.launch import launched_size, wait_for_turn
 from srmnist.model import CNNAE
 from srmnist.reports import VALIDATION_LOSS, Lines, LogReport, LossPlot, stop_if_diverged
 from srmnist.snapshots import Snapshots, set_aside
@@ -45,6 +47,11 @@ class Settings:
         CUDA device number; negative is the CPU.
     plain : bool
         Whether to compute with the article's Chainer functions instead of an engine.
+    communicator : {'naive', 'flat', 'pure_nccl'} or None
+        ChainerMN's communicator, for a run of several processes; `batchsize` is then each one's, and `gpu`
+        that of the first on a machine. None is a run of one process.
+    sync_bn : bool
+        Whether batch normalisation takes its statistics from the batches of all processes.
     """
 
     epoch: int = 10
@@ -54,6 +61,8 @@ class Settings:
     data: str | None = None
     gpu: int = -1
     plain: bool = False
+    communicator: str | None = None
+    sync_bn: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,8 +107,10 @@ def train(
     resume: Path | None = None,
     terminal: TextIO | None = None,
     snapshot_every: int | None = None,
-) -> Result:
+) -> Result | None:
     """Train CNNAE and write ``model.npz``, ``log``, ``loss.png`` and snapshots to a directory.
+
+    With a communicator all its processes call this, and only that of rank 0 writes and has a result.
 
     Parameters
     ----------
@@ -109,7 +120,8 @@ def train(
     resume : Path, optional
         Snapshot to go on from, or a directory: then from the newest in it.
     terminal : text stream, optional
-        Takes the table of losses, and a progress bar if it is a terminal; by default standard output.
+        Takes the table of losses, and a progress bar if it is a terminal; by default standard output (with
+        a communicator, without the bar).
     snapshot_every : int, optional
         Iterations from one snapshot to the next; at the end of each epoch there is one anyway.
 
@@ -121,40 +133,70 @@ def train(
     Interrupted
         If SIGTERM or SIGINT has stopped the run, after a snapshot.
     """
-    device = select_device(settings.gpu)
-    dataset = load_dataset(settings.data)
-    _check_fit(settings, dataset)
-    # Every loss is looked at: NumPy's warnings of overflow on the way to a NaN would say it a second time.
-    with files.occupied(out), Interruption() as interruption, np.errstate(all="ignore"):
-        model = initial_model(settings.seed)
+    with _job(settings) as job, ExitStack() as held:
+        with job.agreed():
+            device = job.device(settings.gpu)
+            dataset = load_dataset(settings.data)
+            _check_fit(settings, dataset, job.size)
+            if job.leads:
+                held.enter_context(files.occupied(out))
+        identity_ = identity(settings, dataset)
+        job.require_same(identity_)
+        interruption = held.enter_context(job.interruption())
+        # Every loss is looked at: NumPy's warnings of overflow on the way to a NaN would say it twice.
+        held.enter_context(np.errstate(all="ignore"))
+        model = job.model(initial_model(settings.seed))
         model.to_device(device)
         train_pairs, test_pairs = (make_pairs(split.images, settings.size) for split in dataset)
-        trainer = build_trainer(model, train_pairs, test_pairs, settings, out, terminal or sys.stdout)
+        trainer = build_trainer(
+            model, train_pairs, test_pairs, settings, out, terminal or job.terminal(), job
+        )
         trainer.extend(interruption)
-        snapshots = Snapshots(identity(settings, dataset))
-        trainer.extend(snapshots, trigger=_snapshot_due(snapshot_every, interruption))
-        _start(trainer, snapshots, settings, resume)
+        snapshots = Snapshots(identity_)
+        with job.agreed():
+            if job.leads:
+                trainer.extend(snapshots, trigger=_snapshot_due(snapshot_every, interruption))
+                _start(trainer, snapshots, settings, resume)
+        job.begin(trainer, interruption)
         with chainer.using_config("plain", settings.plain):
             trainer.run(show_loop_exception_msg=False)
-
+        if not job.leads:
+            return None
         model.to_device("@numpy")
         checkpoint.save(out / "model.npz", model)
     log = trainer.get_extension("LogReport").log
     degraded, originals = test_pairs._datasets
-    images = trainer.updater.iteration * settings.batchsize
     return Result(
         mse=log[-1][VALIDATION_LOSS],
         degraded_mse=float(np.mean((degraded - originals) ** 2, dtype=np.float64)),
-        images_per_second=images / trainer.elapsed_time,
+        images_per_second=trainer.updater.epoch_detail * len(train_pairs) / trainer.elapsed_time,
         seconds=trainer.elapsed_time,
         files=[out / name for name in ("model.npz", "log", "loss.png")],
     )
 
 
-def _check_fit(settings: Settings, dataset: Dataset) -> None:
+def _job(settings: Settings) -> AbstractContextManager[Alone]:
+    """This process alone, or together with the others that ``mpiexec`` has started."""
+    if settings.communicator is not None:
+        from srmnist import distributed
+
+        return distributed.joined(settings.communicator, settings.gpu, settings.sync_bn)
+    if launched_size() > 1:
+        wait_for_turn()
+        raise UserError(
+            f"mpiexec started {launched_size()} processes, each of which would train for itself; "
+            "for one run of all of them, add --communicator naive"
+        )
+    if settings.sync_bn:
+        raise UserError("--sync-bn: is for a run of several processes; add --communicator")
+    return nullcontext(Alone())
+
+
+def _check_fit(settings: Settings, dataset: Dataset, processes: int) -> None:
     count = len(dataset.train.images)
-    if settings.batchsize > count:
-        raise UserError(f"--batchsize {settings.batchsize}: there are {count:,} training images")
+    if settings.batchsize * processes > count:
+        each = f" for each of {processes} processes" if processes > 1 else ""
+        raise UserError(f"--batchsize {settings.batchsize}{each}: there are {count:,} training images")
     check_size(settings.size, dataset.train.images)
 
 
@@ -222,19 +264,19 @@ def build_trainer(
     settings: Settings,
     out: Path,
     terminal: TextIO,
+    job: Alone = Alone(),  # noqa: B008 – it has no state
 ) -> training.Trainer:
     """The article's trainer: Adam with Chainer's defaults, batches of 64, an evaluation each epoch."""
-    train_iter = iterators.SerialIterator(
-        train, settings.batchsize, order_sampler=EpochShuffle(settings.seed)
-    )
-    test_iter = iterators.SerialIterator(test, settings.batchsize, repeat=False, shuffle=False)
+    train_iter, test_iter = job.iterators(train, test, settings.batchsize, EpochShuffle(settings.seed))
 
-    optimizer = optimizers.Adam()
+    optimizer = job.optimizer(optimizers.Adam())
     optimizer.setup(model)
     updater = training.updaters.StandardUpdater(train_iter, optimizer, device=model.device)
 
     trainer = training.Trainer(updater, (settings.epoch, "epoch"), out=str(out))
-    trainer.extend(extensions.Evaluator(test_iter, model, device=model.device))
+    trainer.extend(job.evaluator(test_iter, model))
+    if not job.leads:
+        return trainer
     trainer.extend(stop_if_diverged)
     trainer.extend(LogReport())
     columns = ["epoch", "main/loss", "validation/main/loss", "elapsed_time"]

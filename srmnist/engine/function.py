@@ -87,8 +87,12 @@ class Restore(function_node.FunctionNode):
         if not self._train:
             return Normalisation.fixed(link, gamma, beta)
         mean, variance = _moments(sums, batch, pixels, _CHANNELS[layer])
+        count = batch * pixels
+        if _is_shared(link):
+            mean, squares = _over_ranks(link, np.stack([mean, variance + mean**2]))
+            variance = np.maximum(squares - mean**2, 0)
+            count *= link.comm.size
         if not chainer.config.in_recomputing:
-            count = batch * pixels
             link.avg_mean *= link.decay
             link.avg_mean += (1 - link.decay) * mean.astype(np.float32)
             link.avg_var *= link.decay
@@ -117,17 +121,17 @@ class Restore(function_node.FunctionNode):
         taps, norm = _taps(w4)[::-1].ravel(), n3.forward()
         _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_last(
             gz, a3, height, width, taps, norm, n3.mean, dw4[part], sums, *slice_))  # fmt: skip
-        c3, ggamma3, gbeta3 = n3.backward(sums, batch, count, self._train)
+        c3, ggamma3, gbeta3 = n3.backward(sums, batch, count, self._links[2], self._train)
         norm2 = n2.forward()
         _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_middle(
             gz, taps, a3, a2, height, width, C2, C3, c3, self._transposed3, norm2, n2.mean,
             du3[part], g2, sums, *slice_))  # fmt: skip
-        c2, ggamma2, gbeta2 = n2.backward(sums, batch, count, self._train)
+        c2, ggamma2, gbeta2 = n2.backward(sums, batch, count, self._links[1], self._train)
         norm1 = n1.forward()
         _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_middle(
             g2, _NO_IMAGE, a2, a1, height, width, C1, C2, c2, self._transposed2, norm1, n1.mean,
             du2[part], g1, sums, *slice_))  # fmt: skip
-        c1, ggamma1, gbeta1 = n1.backward(sums, batch, count, self._train)
+        c1, ggamma1, gbeta1 = n1.backward(sums, batch, count, self._links[0], self._train)
         flipped = _taps(w1)[::-1].ravel()
         _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_first(
             g1, a1, flat, height, width, c1, dw1[part], flipped, gx, *slice_))  # fmt: skip
@@ -146,6 +150,8 @@ class Restore(function_node.FunctionNode):
 
     def _differentiable_backward(self, indexes, grad_outputs):
         """The same gradients as a graph, for gradients of gradients: by Chainer's own functions."""
+        if self._train and any(map(_is_shared, self._links)):
+            raise NotImplementedError("no gradients of gradients where ranks share batch normalisation")
         inputs = self.get_retained_inputs()
         h = inputs[0]
         for layer, link in enumerate(self._links):
@@ -194,7 +200,7 @@ class Normalisation(NamedTuple):
         zero = np.zeros_like(self.scale)
         return np.concatenate([zero, zero, zero, self.scale, self.shift])
 
-    def backward(self, sums, batch, count, train) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def backward(self, sums, batch, count, link, train) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """norm of `kernels.convolve_gradient`, and the gradients of gamma and beta.
 
         S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3: with x̂ = (a − mean) / std, the
@@ -203,12 +209,24 @@ class Normalisation(NamedTuple):
         channels = len(self.scale)
         per_image = sums[: 2 * batch * channels].reshape(batch, 2, channels)
         gbeta, projection = per_image.sum(axis=0, dtype=np.float64)
+        if train and _is_shared(link):
+            gbeta, projection = _over_ranks(link, np.stack([gbeta, projection]))
         ggamma = projection * self.inverse_std
         by_g = self.scale.astype(np.float64)
         by_a = -by_g * self.inverse_std * ggamma / count if train else 0 * by_g
         constant = -by_g * gbeta / count - by_a * self.mean if train else 0 * by_g
         norm = np.concatenate([by_g, by_a, constant, self.scale, self.shift]).astype(np.float32)
         return norm, ggamma.astype(np.float32), gbeta.astype(np.float32)
+
+
+def _is_shared(link: chainer.Link) -> bool:
+    """Whether ranks share a layer's statistics: ChainerMN's MultiNodeBatchNormalization."""
+    return hasattr(link, "comm")
+
+
+def _over_ranks(link: chainer.Link, values: np.ndarray) -> np.ndarray:
+    """The mean over ranks, all of which have batches of the same size."""
+    return link.comm.allreduce(values) / link.comm.size
 
 
 def _parts(batch: int) -> int:
