@@ -22,6 +22,7 @@ from typing import Any
 
 from chainer.backends import cuda
 
+from srmnist.device import select_device
 from srmnist.distributed.ranks import AgreedError, Ranks
 from srmnist.errors import UserError
 from srmnist.interruption import Interrupted
@@ -101,8 +102,10 @@ def _world() -> Any:
 def _check_communicator(communicator: str, gpu: int) -> None:
     if gpu < 0 and communicator != "naive":
         raise UserError(f"--communicator {communicator}: is for GPUs; add --gpu, or take naive")
-    if gpu < 0 or not cuda.available:  # without CuPy, --gpu itself will be complained about
+    if gpu < 0:
         return
+    if not cuda.available:
+        select_device(gpu)  # says what is missing
     from chainermn import nccl
 
     if communicator == "pure_nccl" and not nccl._available:

@@ -91,14 +91,12 @@ class Ranks(Alone):
         return AgreedInterruption()
 
     def device(self, gpu: int) -> chainer.backend.Device:
-        if gpu < 0:
-            return select_device(gpu)
+        own = self.comm.intra_rank if gpu >= 0 else 0
         try:
-            return select_device(gpu + self.comm.intra_rank)
+            return select_device(gpu + own)
         except UserError as error:
-            raise UserError(
-                f"{error}; each of the {self.comm.intra_size} ranks on this machine takes one"
-            ) from error
+            others = f"; each of the {self.comm.intra_size} ranks on this machine takes one" if own else ""
+            raise UserError(f"{error}{others}") from error
 
     def model(self, model: chainer.Chain) -> chainer.Chain:
         if not self._sync_bn:
