@@ -10,17 +10,26 @@ from srmnist.errors import UserError
 def main() -> None:
     args = parse_args()
     try:
-        from srmnist.benchmark import report
+        from srmnist.benchmark import ranks, report
     except ImportError as error:
         raise UserError(f"there is no engine to time: {error}; pip install numba") from error
+    if args.mpi:
+        result = ranks.run(args.batchsize, args.rounds)
+        print(ranks.table(result))
+        write_json(args.json, result)
+        return
     result = report.run(args.batchsize, args.rounds, args.plot is not None)
     print(report.table(result))
-    if args.json:
-        text = json.dumps(result, indent=2) + "\n"
-        files.write_whole(args.json, lambda file: file.write(text.encode()))
+    write_json(args.json, result)
     if args.plot:
         figure = report.figure(result)
         files.write_whole(args.plot, lambda file: figure.savefig(file, format="png", dpi=120))
+
+
+def write_json(path: Path | None, result: dict) -> None:
+    if path is not None:
+        text = json.dumps(result, indent=2) + "\n"
+        files.write_whole(path, lambda file: file.write(text.encode()))
 
 
 def parse_args():
@@ -34,7 +43,15 @@ def parse_args():
         "--plot", type=Path, metavar="FILE",
         help="draw them there, and measure also how the cost grows with batch and threads",
     )  # fmt: skip
-    return parser.parse_args()
+    parser.add_argument(
+        "--mpi",
+        action="store_true",
+        help="time instead 1 and 2 processes of mpiexec, with one thread each",
+    )
+    args = parser.parse_args()
+    if args.mpi and args.plot:
+        parser.error("argument --plot: there is nothing to draw of --mpi")
+    return args
 
 
 if __name__ == "__main__":

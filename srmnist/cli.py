@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from srmnist.errors import UserError
-from srmnist.launch import launched_rank, launched_size, wait_for_turn
+from srmnist.launch import launched_rank, launched_size, let_first_speak
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that complains in one line."""
 
     def error(self, message: str) -> NoReturn:
-        wait_for_turn()
+        let_first_speak()
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 

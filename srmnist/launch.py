@@ -6,8 +6,8 @@ import time
 # Set for each process by Open MPI's mpiexec; and by MPICH's, Intel's and Slurm's srun --mpi=pmi2.
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-# Seconds that a rank waits for each one before it, and at most.
-_TURN, _LONGEST_TURN = 3.0, 10.0
+# Seconds that other processes wait for the first one, which may be that much later where machines are busy.
+_PATIENCE = 15.0
 
 
 def launched_rank() -> int:
@@ -20,12 +20,14 @@ def launched_size() -> int:
     return _number(_SIZES, 1)
 
 
-def wait_for_turn() -> None:
-    """Before a complaint that the other processes of mpiexec probably share: let those before this one speak.
+def let_first_speak() -> None:
+    """Before a complaint that all processes of mpiexec probably share: wait for the first one's.
 
-    The end of the first ends them all, so the user reads one line. Nothing is waited for without mpiexec.
+    Its end ends the others, so the user reads one line; if it does not come, it is this process's own to say.
+    Nothing is waited for without mpiexec.
     """
-    time.sleep(min(_TURN * launched_rank(), _LONGEST_TURN))
+    if launched_rank() > 0:
+        time.sleep(_PATIENCE)
 
 
 def _number(names: tuple[str, ...], otherwise: int) -> int:

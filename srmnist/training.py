@@ -21,7 +21,7 @@ from srmnist.degradation import check_size, degrade
 from srmnist.errors import UserError
 from srmnist.interruption import Interruption
 from srmnist.job import Alone
-from srmnist.launch import launched_size, wait_for_turn
+from srmnist.launch import launched_size, let_first_speak
 from srmnist.model import CNNAE
 from srmnist.reports import VALIDATION_LOSS, Lines, LogReport, LossPlot, stop_if_diverged
 from srmnist.snapshots import Snapshots, set_aside
@@ -182,7 +182,7 @@ def _job(settings: Settings) -> AbstractContextManager[Alone]:
 
         return distributed.joined(settings.communicator, settings.gpu, settings.sync_bn)
     if launched_size() > 1:
-        wait_for_turn()
+        let_first_speak()
         raise UserError(
             f"mpiexec started {launched_size()} processes, each of which would train for itself; "
             "for one run of all of them, add --communicator naive"

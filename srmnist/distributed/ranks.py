@@ -135,6 +135,8 @@ class Ranks(Alone):
         state = self._world.bcast(chainer.serializers.npz.serialize(trainer) if resumed else None)
         if state is not None and not self.leads:
             chainer.serializers.NpzDeserializer(state).load(trainer)
+            iterator = trainer.updater.get_iterator("main")
+            iterator.order_sampler.epoch = iterator.epoch + 1  # this epoch's order has come with the state
         optimizer = trainer.updater.get_optimizer("main")
         optimizer.update()  # ChainerMN's first update only hands rank 0's weights around
         trainer.extend(Agreement(self.comm, optimizer.target, interruption), trigger=lambda trainer: True)
