@@ -26,7 +26,7 @@ ENVIRONMENT = {
 }
 # What Open MPI itself says of a job that has failed stands between two rules; now and then it complains, too,
 # that it could not reach a process that it has just ended.
-_BANNER = re.compile(r"^-{60,}\n.*?^-{60,}\n|^\[[^]\n]+:\d+\] PMIX ERROR: .*\n", re.DOTALL | re.MULTILINE)
+_BANNER = re.compile(r"^-{60,}\n.*?^-{60,}\n|^\[[^]\n]+:\d+\] PMIX ERROR: [^\n]*\n", re.DOTALL | re.MULTILINE)
 
 
 def job(ranks: int, command: list[str]) -> list[str]:

@@ -18,6 +18,8 @@ import pytest
 import srmnist  # first: it makes Chainer import  # isort: skip
 from chainer.backends import cuda
 from jobs import ENVIRONMENT, job, needs_mpi, run_job, said_by_ranks
+from srmnist.distributed import _check_communicator
+from srmnist.distributed.ranks import Ranks
 from srmnist.launch import launched_rank, launched_size
 from srmnist.soak.small_runs import results, small_data
 from srmnist.training import Settings, _check_fit
@@ -390,10 +392,7 @@ def two_gpus(monkeypatch) -> None:
     monkeypatch.setattr(cuda, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
 
 
-@needs_mpi
 def test_more_ranks_than_gpus_are_refused_in_their_words(two_gpus):
-    from srmnist.distributed.ranks import Ranks
-
     third = Ranks(SimpleNamespace(rank=2, size=3), sync_bn=False)
     third.comm = SimpleNamespace(intra_rank=2, intra_size=3)
     with pytest.raises(
@@ -402,32 +401,37 @@ def test_more_ranks_than_gpus_are_refused_in_their_words(two_gpus):
         third.device(0)
 
 
+def test_nccl_that_is_missing_is_named(two_gpus):
+    with pytest.raises(
+        srmnist.UserError, match=r"pure_nccl: CuPy cannot load NCCL; .*pip install nvidia-nccl"
+    ):
+        _check_communicator("pure_nccl", 0)
+
+
+PRETENDED_GPU = """
+import srmnist
+from chainer.backends import cuda
+from srmnist import cli
+from srmnist.distributed import joined
+
+cuda.available = True
+cli.run(lambda: joined("naive", 0).__enter__())
+"""
+
+
 @needs_mpi
-@pytest.mark.parametrize(
-    ("communicator", "complaint"),
-    [
-        ("pure_nccl", "pure_nccl: CuPy cannot load NCCL; install it with: pip install nvidia-nccl-cu13"),
-        ("naive", "naive: this MPI cannot read a GPU's memory; take pure_nccl"),
-    ],
-)
-def test_what_a_communicator_lacks_for_a_gpu_is_named(two_gpus, communicator, complaint):
-    from srmnist.distributed import joined
-
-    with pytest.raises(srmnist.UserError, match=complaint), joined(communicator, gpu=0):
-        pass
+def test_mpi_that_cannot_read_a_gpu_is_named_before_it_crashes():
+    line = refusal(run([sys.executable, "-c", PRETENDED_GPU]))
+    assert line.startswith("--communicator naive: this MPI cannot read a GPU's memory; take pure_nccl")
 
 
-@needs_mpi
 @pytest.mark.parametrize("communicator", ["flat", "pure_nccl"])
 def test_communicator_of_gpus_is_refused_on_the_cpu_and_without_cupy(monkeypatch, communicator):
-    from srmnist.distributed import joined
-
     monkeypatch.setattr(cuda, "available", False)
     with pytest.raises(srmnist.UserError, match=f"--communicator {communicator}: is for GPUs; add --gpu"):
-        with joined(communicator):
-            pass
-    with pytest.raises(srmnist.UserError, match="--gpu 0: CuPy"), joined(communicator, gpu=0):
-        pass
+        _check_communicator(communicator, -1)
+    with pytest.raises(srmnist.UserError, match="--gpu 0: CuPy"):
+        _check_communicator(communicator, 0)
 
 
 def test_a_batch_of_all_ranks_larger_than_the_data_is_refused(home):
