@@ -5,14 +5,16 @@ from pathlib import Path
 
 from srmnist import cli
 from srmnist.interruption import Interrupted
-from srmnist.training import Settings, psnr, train
+from srmnist.metrics import psnr
+from srmnist.recipes import ARTICLE, RECIPES
+from srmnist.training import Settings, train
 
 
 def main() -> None:
     args = parse_args()
     settings = Settings(
-        args.epoch, args.batchsize, args.seed, args.size, args.data, args.gpu, args.plain,
-        communicator=args.communicator, sync_bn=args.sync_bn,
+        args.epoch, args.batchsize, args.seed, args.size, args.data, args.gpu, args.plain, args.recipe,
+        args.communicator, args.sync_bn,
     )  # fmt: skip
     resume = args.out if args.resume is NEWEST else args.resume
     try:
@@ -53,6 +55,10 @@ def parse_args():
     parser.add_argument("--seed", type=cli.seed, default=0, help="of weights and shuffle (default: 0)")
     parser.add_argument("--data", metavar="DIR", help="IDX files to train on (default: the embedded MNIST)")
     parser.add_argument("--size", type=cli.positive, default=10, help="shrink to SIZE×SIZE (default: 10)")
+    parser.add_argument(
+        "--recipe", choices=RECIPES, default=ARTICLE,
+        help="how to train: as the article does (default), or better at the same cost",
+    )  # fmt: skip
     parser.add_argument(
         "--snapshot-every", type=cli.positive, metavar="N",
         help="a snapshot every N iterations too (default: at the end of each epoch)",

@@ -24,7 +24,7 @@ _HEADER = re.compile(
 )
 
 
-def read_npz(path: Path, expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def read_npz(path: Path, expected: Mapping[str, np.ndarray], others: bool = False) -> dict[str, np.ndarray]:
     """Read an archive that must hold certain arrays and nothing else.
 
     Nothing is unpickled, and no more is decompressed or allocated than the expected arrays take.
@@ -35,6 +35,8 @@ def read_npz(path: Path, expected: Mapping[str, np.ndarray]) -> dict[str, np.nda
     expected : mapping of str to ndarray
         For each name an array of the right shape and dtype. Scalars may have another width than expected,
         as platforms differ in it, and texts another length.
+    others : bool, default False
+        Whether it may hold others, which then are not read.
 
     Returns
     -------
@@ -50,7 +52,7 @@ def read_npz(path: Path, expected: Mapping[str, np.ndarray]) -> dict[str, np.nda
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-            _check_names(members, expected)
+            _check_names(members, expected, others)
             return {name: _read(archive, members[name], name, array) for name, array in expected.items()}
     except _UnfitError as error:
         raise FileError(f"{path}: {error}") from error
@@ -64,12 +66,14 @@ class _UnfitError(Exception):
     pass
 
 
-def _check_names(members: Mapping[str, zipfile.ZipInfo], expected: Mapping[str, np.ndarray]) -> None:
+def _check_names(
+    members: Mapping[str, zipfile.ZipInfo], expected: Mapping[str, np.ndarray], others: bool
+) -> None:
     for name in expected:
         if name not in members:
             raise _UnfitError(f"has no {name}")
     for name in members:
-        if name not in expected:
+        if name not in expected and not others:
             raise _UnfitError(f"holds {name[:80]!r}, which does not belong there")
 
 

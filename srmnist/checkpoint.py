@@ -3,12 +3,18 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import chainer
 import numpy as np
 
 from srmnist.archive import read_npz
+from srmnist.device import select_device
+from srmnist.errors import UserError
 from srmnist.files import write_whole
+from srmnist.model import CNNAE
+
+Link = TypeVar("Link", bound=chainer.Link)
 
 
 def save(path: Path, model: chainer.Link) -> None:
@@ -36,14 +42,26 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         if np.asarray(array).dtype.hasobject:
             raise TypeError(f"{name} holds Python objects, which could only be pickled")
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     write_whole(path, lambda file: file.write(buffer.getbuffer()))
 
 
-def load_weights(path: str | Path, model: chainer.Link) -> None:
+def load_weights(path: str | Path, model: Link) -> Link:
     """Load weights into a model: all of them, or none and one clear error.
 
     Unlike Chainer's ``load_npz`` this never unpickles, so the file may come from anybody.
+
+    Parameters
+    ----------
+    path : path
+        Chainer's npz, as `scripts/train.py` or the article's author's script writes it.
+    model : Link
+        For example ``CNNAE()``; what it held is replaced.
+
+    Returns
+    -------
+    Link
+        `model` itself.
 
     Raises
     ------
@@ -52,3 +70,20 @@ def load_weights(path: str | Path, model: chainer.Link) -> None:
     """
     arrays = read_npz(Path(path), chainer.serializers.npz.serialize(model))
     chainer.serializers.NpzDeserializer(arrays).load(model)
+    return model
+
+
+def load_model(path: Path, gpu: int = -1) -> CNNAE:
+    """The trained network that a script's ``--model`` and ``--gpu`` name, on its device.
+
+    Raises
+    ------
+    UserError
+        If there is no such file or device, or as `load_weights` does.
+    """
+    if not path.exists():
+        raise UserError(f"--model: there is no {path}; scripts/train.py writes results/model.npz")
+    device = select_device(gpu)
+    model = load_weights(path, CNNAE())
+    model.to_device(device)
+    return model

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from srmnist.errors import UserError
@@ -17,6 +18,22 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         let_first_speak()
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def add_model_flags(self) -> None:
+        """``--model``, ``--out`` and ``--gpu``, of the scripts that show what trained weights do."""
+        results = Path("results")
+        self.add_argument(
+            "--model", type=Path, default=results / "model.npz", help="weights (default: results/model.npz)"
+        )
+        self.add_argument("-o", "--out", type=Path, default=results, help="directory (default: results)")
+        self.add_argument(
+            "-g", "--gpu", type=int, default=-1, help="CUDA device; negative: the CPU (default)"
+        )
+
+    def add_test_flags(self) -> None:
+        """``--data`` and ``--size``, of the scripts that degrade test images."""
+        self.add_argument("--data", metavar="DIR", help="IDX files to test on (default: the embedded MNIST)")
+        self.add_argument("--size", type=positive, default=10, help="shrink to SIZE×SIZE (default: 10)")
 
 
 def positive(text: str) -> int:

@@ -112,20 +112,22 @@ def to_float(images: np.ndarray) -> np.ndarray:
 
 
 def _read_split(directory: Path, half: str) -> Split:
-    images = read_idx(_find(directory, f"{half}-images-idx3-ubyte"), _IMAGES_MAGIC)
-    labels_file = _find(directory, f"{half}-labels-idx1-ubyte", required=False)
+    images_name = f"{half}-images-idx3-ubyte"
+    images_file = _find(directory, images_name)
+    if images_file is None:
+        raise UserError(f"--data: {directory} has no {images_name} (or {images_name}.gz)")
+    images = read_idx(images_file, _IMAGES_MAGIC)
+    labels_file = _find(directory, f"{half}-labels-idx1-ubyte")
     labels = None if labels_file is None else read_idx(labels_file, _LABELS_MAGIC)
     if labels is not None and len(labels) != len(images):
         raise UserError(f"{labels_file}: {len(labels)} labels for {len(images)} images")
     return Split(images, labels)
 
 
-def _find(directory: Path, name: str, required: bool = True) -> Path | None:
+def _find(directory: Path, name: str) -> Path | None:
     for candidate in (directory / name, directory / f"{name}.gz"):
         if candidate.exists():
             return candidate
-    if required:
-        raise UserError(f"--data: {directory} has no {name} (or {name}.gz)")
     return None
 
 
@@ -176,7 +178,7 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def _read_at_most(file: BinaryIO, size: int) -> bytearray:
+def _read_at_most(file: BinaryIO | gzip.GzipFile, size: int) -> bytearray:
     """Read up to `size` bytes, without allocating what a false header claims."""
     body = bytearray()
     while len(body) < size:

@@ -2,9 +2,10 @@
 
 import chainer
 import chainer.functions as F
+import numpy as np
 from chainer import backend
-from chainer.types import NdArray
 
+from srmnist.arrays import Array
 from srmnist.errors import UserError
 
 # Images resized at a time. F.resize_images gathers four neighbours of every output pixel, so 60,000 images
@@ -12,7 +13,7 @@ from srmnist.errors import UserError
 _CHUNK = 512
 
 
-def degrade(images: NdArray, size: int | tuple[int, int] = (10, 10)) -> NdArray:
+def degrade(images: Array, size: int | tuple[int, int] = (10, 10)) -> Array:
     """Shrink images, then enlarge them back: the network's input.
 
     Both times ``chainer.functions.resize_images`` samples bilinearly with ``align_corners=True``, as in the
@@ -40,22 +41,36 @@ def degrade(images: NdArray, size: int | tuple[int, int] = (10, 10)) -> NdArray:
     ----------
     kzkadc, "ディープラーニングで簡単な超解像をやってみた", section 低画質データの作成.
     """
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = images.shape[2:]
+    return enlarge(shrink(images, size), (height, width))
+
+
+def shrink(images: Array, size: int | tuple[int, int] = (10, 10)) -> Array:
+    """The first half of `degrade`: images (N, C, H, W) as (N, C, *size)."""
+    return _resize(images, (size, size) if isinstance(size, int) else size)
+
+
+def enlarge(images: Array, size: tuple[int, int]) -> Array:
+    """The second half of `degrade`: the inverse of `shrink`, as far as there is one."""
+    return _resize(images, size)
+
+
+def _resize(images: Array, size: tuple[int, int]) -> Array:
+    height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"size must be at least 1×1, not {height}×{width}")
     if images.ndim != 4 or images.dtype != "float32":
         raise ValueError(f"images must be float32 (N, C, H, W), not {images.dtype} {images.shape}")
     xp = backend.get_array_module(images)
-    degraded = xp.empty_like(images, order="C")
+    resized = xp.empty((*images.shape[:2], height, width), images.dtype)
     with chainer.no_backprop_mode():
         for start in range(0, len(images), _CHUNK):
             chunk = images[start : start + _CHUNK]
-            small = F.resize_images(chunk, (height, width))
-            degraded[start : start + _CHUNK] = F.resize_images(small, images.shape[2:]).array
-    return degraded
+            resized[start : start + _CHUNK] = F.resize_images(chunk, (height, width)).array
+    return resized
 
 
-def check_size(size: int, images) -> None:
+def check_size(size: int, images: np.ndarray) -> None:
     """Refuse a ``--size`` that would not shrink images (…, H, W).
 
     Raises

@@ -1,28 +1,21 @@
-"""The article's figures: the degradation, the architecture, and digits restored."""
+"""The article's figures, drawn: the degradation, the architecture, and digits restored."""
 
 import io
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Polygon
 from matplotlib.transforms import Affine2D
 
-from srmnist import checkpoint
-from srmnist.data import load_dataset, to_float
-from srmnist.degradation import check_size, degrade
-from srmnist.device import select_device
-from srmnist.errors import UserError
-from srmnist.evaluation import restore, squared_errors
-from srmnist.files import write_whole
 from srmnist.model import CNNAE
 
 _DPI = 200  # twice the width of a README's column, for sharp screens
-_DIGITS = 10  # as in the author's script
-_GREY = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+_GREY: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
 
 
 class Figure(matplotlib.figure.Figure):
@@ -36,99 +29,23 @@ class Figure(matplotlib.figure.Figure):
         return png(self)
 
 
-def write_figures(
-    model_file: Path,
-    out: Path,
-    data: str | Path | None = None,
-    size: int = 10,
-    seed: int = 0,
-    hardest: bool = False,
-    gpu: int = -1,
-) -> list[Path]:
-    """Restore ten test images with trained weights and write the article's figures.
+def show_grid(inputs: np.ndarray, outputs: np.ndarray, originals: np.ndarray | None = None) -> Figure:
+    """Draw images in rows, as the article does: the input, the output, and the original below them.
 
     Parameters
     ----------
-    model_file : Path
-        Weights of `CNNAE`, Chainer's npz.
-    out : Path
-        Directory for the figures; made if it does not exist.
-    data : path, optional
-        Directory of IDX files; None is the embedded MNIST.
-    size : int, default 10
-        Height and width that the images are shrunk to.
-    seed : int, default 0
-        Fixes which ten test images are drawn.
-    hardest : bool, default False
-        Take the ten that are restored worst instead, the worst first.
-    gpu : int, default -1
-        CUDA device number; negative is the CPU.
-
-    Returns
-    -------
-    list of Path
-        The files written: ``corrupt.png``, ``model.png``, ``output.png`` and each image's ``input_NN.png``
-        and ``output_NN.png``.
-
-    Raises
-    ------
-    UserError
-        If a file or the device is not usable; nothing has then been written.
-    """
-    if not model_file.exists():
-        raise UserError(f"--model: there is no {model_file}; scripts/train.py writes results/model.npz")
-    device = select_device(gpu)
-    model = CNNAE()
-    checkpoint.load_weights(model_file, model)
-    model.to_device(device)
-    originals = to_float(load_dataset(data).test.images)
-    check_size(size, originals)
-    if not hardest:
-        count = min(_DIGITS, len(originals))
-        originals = originals[np.random.default_rng(seed).choice(len(originals), count, replace=False)]
-    degraded = degrade(originals, size)
-    restored = restore(model, degraded)
-    if hardest:
-        errors = squared_errors(restored, originals)
-        worst = np.argsort(-errors, kind="stable")[:_DIGITS]
-        originals, degraded, restored = originals[worst], degraded[worst], restored[worst]
-
-    pictures = {
-        "corrupt.png": png(draw_degradation(originals[0], degraded[0], size)),
-        "model.png": png(draw_model(model, degraded[0], restored[0])),
-        "output.png": png(draw_rows({"input": degraded, "output": restored, "original": originals})),
-    }
-    for number, (before, after) in enumerate(zip(degraded, restored, strict=True)):
-        pictures[f"input_{number:02d}.png"] = grey_png(before)
-        pictures[f"output_{number:02d}.png"] = grey_png(after)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out: {out}: cannot write there: {error.strerror}") from error
-    for name, content in pictures.items():
-        write_whole(out / name, lambda file, content=content: file.write(content))
-    return [out / name for name in pictures]
-
-
-def show_grid(model: CNNAE, originals: np.ndarray, size: int | tuple[int, int] = 10) -> Figure:
-    """Degrade images, restore them, and draw them in three rows: input, output, original.
-
-    Parameters
-    ----------
-    model : CNNAE
-        On any device.
-    originals : ndarray of float32, shape (N, 1, H, W)
-        About ten images, intensities in [0, 1].
-    size : int or (int, int), default 10
-        Height and width to shrink to.
+    inputs, outputs : ndarray of float32, shape (N, 1, H, W)
+        About ten degraded images and what the network makes of them, intensities in [0, 1].
+    originals : ndarray of float32, shape (N, 1, H, W), optional
+        Left out where there are none.
 
     Returns
     -------
     matplotlib.figure.Figure
         A notebook shows it; ``savefig`` writes it.
     """
-    degraded = degrade(originals, size)
-    return draw_rows({"input": degraded, "output": restore(model, degraded), "original": originals})
+    rows = {"input": inputs, "output": outputs}
+    return draw_rows(rows if originals is None else {**rows, "original": originals})
 
 
 def draw_rows(rows: Mapping[str, np.ndarray]) -> Figure:
@@ -140,13 +57,30 @@ def draw_rows(rows: Mapping[str, np.ndarray]) -> Figure:
         As many images in each, intensities in [0, 1].
     """
     columns = len(next(iter(rows.values())))
-    figure = Figure(figsize=(0.9 + 0.85 * columns, 0.85 * len(rows) + 0.05), dpi=_DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure(figsize=(0.9 + 0.85 * columns, 0.85 * len(rows) + 0.05), dpi=_DPI, layout=layout)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes, (name, images) in zip(grid, rows.items(), strict=True):
         axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=12)
         for ax, image in zip(axes, images, strict=True):
             _draw_image(ax, image)
+    return figure
+
+
+def draw_side_by_side(images: Mapping[str, np.ndarray]) -> Figure:
+    """Images beside each other, each under its title.
+
+    Parameters
+    ----------
+    images : mapping of str to ndarray, shape (1, H, W)
+        Of any sizes, intensities in [0, 1].
+    """
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(3.2 * len(images), 3.4), dpi=_DPI, layout=layout)
+    (axes,) = figure.subplots(1, len(images), squeeze=False)
+    for ax, (title, image) in zip(axes, images.items(), strict=True):
+        ax.set_title(title, fontsize=10, pad=8)
+        _draw_image(ax, image)
     return figure
 
 
@@ -159,17 +93,9 @@ def draw_degradation(original: np.ndarray, degraded: np.ndarray, size: int) -> F
     size : int
         Height and width that it was shrunk to.
     """
-    height, width = original.shape[1:]
-    figure = Figure(figsize=(6.4, 3.4), dpi=_DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-    left, right = figure.subplots(1, 2)
-    for ax, image, title in (
-        (left, original, f"original, {height}×{width}"),
-        (right, degraded, f"degraded: {height}×{width} → {size}×{size} → {height}×{width}"),
-    ):
-        ax.set_title(title, fontsize=10, pad=8)
-        _draw_image(ax, image)
-    return figure
+    shape = "×".join(map(str, original.shape[1:]))
+    titles = f"original, {shape}", f"degraded: {shape} → {size}×{size} → {shape}"
+    return draw_side_by_side(dict(zip(titles, (original, degraded), strict=True)))
 
 
 def draw_model(model: CNNAE, degraded: np.ndarray, restored: np.ndarray) -> Figure:
@@ -218,7 +144,7 @@ def _draw_block(
     for face, color in ((near, "#9db8d9"), (top, "#d7e3f1"), (side, "#bccfe6")):
         ax.add_patch(Polygon(face, facecolor=color, edgecolor="0.25", linewidth=0.8))
     if image is not None:
-        slanted = Affine2D.from_values(*_SLANT, 0, 1, left + thickness, 0) + ax.transData
+        slanted = Affine2D.from_values(_SLANT[0], _SLANT[1], 0, 1, left + thickness, 0) + ax.transData
         ax.imshow(image[0], extent=(0, 1, 0, 1), transform=slanted, zorder=2, **_GREY)
     right = left + thickness + _SLANT[0]
     middle = (left + right) / 2

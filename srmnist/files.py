@@ -3,8 +3,9 @@
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from operator import methodcaller
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +14,7 @@ from srmnist.errors import UserError
 try:
     import fcntl
 except ImportError:  # Windows, where two runs into one directory are not kept apart
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 class FileError(UserError):
@@ -36,6 +37,28 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     with replacing(path) as temporary, open(temporary, "wb") as file:
         write(file)
+
+
+def write_all(out: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write files into a directory, which is made if it does not exist.
+
+    Returns
+    -------
+    list of Path
+        Their names, in the order of `contents`.
+
+    Raises
+    ------
+    UserError
+        If the directory cannot be made, or as `write_whole` does.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: {out}: cannot write there: {error.strerror}") from error
+    for name, content in contents.items():
+        write_whole(out / name, methodcaller("write", content))
+    return [out / name for name in contents]
 
 
 @contextmanager

@@ -27,8 +27,8 @@ else:
 def read_image(path: Path) -> np.ndarray:
     """Read an image file as one grey image.
 
-    Colours are weighed as OpenCV does (ITU-R BT.601). Transparent parts become black, which is the background
-    of MNIST. Of 8 and 16 bits the largest value is white; floating-point images are cut to [0, 1].
+    Colours are weighed as OpenCV does (ITU-R BT.601). Transparent parts become black, or white where what
+    is opaque is dark. Of 8 and 16 bits the largest value is white; floating-point images are cut to [0, 1].
 
     Parameters
     ----------
@@ -72,9 +72,14 @@ def _grey(image: np.ndarray) -> np.ndarray:
     """One channel of one, three (BGR) or four (BGR and alpha)."""
     if image.ndim == 2:
         return image
-    colours = image[..., :3] * image[..., 3:] if image.shape[2] == 4 else image
+    colours = np.ascontiguousarray(image[..., :3])
     # Weights that add up to a little over 1 in float32 must not lead out of the range.
-    return np.minimum(cv2.cvtColor(np.ascontiguousarray(colours), cv2.COLOR_BGR2GRAY), 1)
+    grey = np.minimum(cv2.cvtColor(colours, cv2.COLOR_BGR2GRAY), 1)
+    if image.shape[2] < 4:
+        return grey
+    alpha = image[..., 3]
+    paper = 1 if (grey * alpha).sum() < alpha.sum() / 2 else 0
+    return grey * alpha + paper * (1 - alpha)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A run and its fellow processes: here there are none; `srmnist/distributed.py` has the run that has some."""
+"""A run and its fellow processes: here there are none; `srmnist/distributed` has the run that has some."""
 
 import sys
 from collections.abc import Mapping

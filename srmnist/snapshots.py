@@ -65,9 +65,11 @@ class Snapshots(training.Extension):
         """What a snapshot of a running trainer holds."""
         arrays = chainer.serializers.npz.serialize(trainer)
         del arrays[_ORDER]
-        arrays.update({f"settings/{flag}": value for flag, value in self._settings.items()})
-        arrays["batches"] = json.dumps(self._batches(trainer))
-        return {name: np.asarray(array) for name, array in arrays.items()}
+        others = {"batches": np.asarray(json.dumps(self._batches(trainer)))} | self._saved_settings()
+        return {name: np.asarray(array) for name, array in arrays.items()} | others
+
+    def _saved_settings(self) -> dict[str, np.ndarray]:
+        return {f"settings/{flag}": np.asarray(value) for flag, value in self._settings.items()}
 
     def load(self, path: Path, trainer: training.Trainer) -> None:
         """Bring a trainer to where it was when the snapshot was taken.
@@ -80,10 +82,13 @@ class Snapshots(training.Extension):
             If it was taken with other settings.
         """
         iterator = trainer.updater.get_iterator("main")
-        arrays = read_npz(path, self._template(trainer))
+        # Of other settings, the snapshot may hold other arrays, too; but the settings are what is wrong.
+        expected = self._saved_settings() | {"batches": np.asarray("")}
+        found = read_npz(path, expected, others=True)
         try:
-            batches = _parse_batches(arrays["batches"].item())
-            self._require_same_settings(path, arrays, batches[-1][0] == iterator.batch_size)
+            batches = _parse_batches(found.pop("batches").item())
+            self._require_same(path, found, batches[-1][0] == iterator.batch_size)
+            arrays = read_npz(path, self._template(trainer))
             _check_progress(arrays, len(iterator.dataset), batches)
         except ValueError as error:
             raise FileError(f"{path}: {error}") from error
@@ -119,12 +124,12 @@ class Snapshots(training.Extension):
                 print(f"{error}; trying the snapshot before it", file=sys.stderr)
         raise UserError(f"--resume: no snapshot in {source} can be read")
 
-    def _require_same_settings(
-        self, path: Path, arrays: Mapping[str, np.ndarray], same_batches: bool
-    ) -> None:
-        for flag, value in self._settings.items():
-            if arrays[f"settings/{flag}"] != value and not (flag == "batchsize" and same_batches):
-                raise UserError(_differs(path, flag, arrays[f"settings/{flag}"].item(), value))
+    def _require_same(self, path: Path, found: Mapping[str, np.ndarray], same_batches: bool) -> None:
+        """Refuse a snapshot of other settings; another --batchsize may still make the same batches."""
+        for name, value in found.items():
+            flag = name.removeprefix("settings/")
+            if value != self._settings[flag] and not (flag == "batchsize" and same_batches):
+                raise UserError(_differs(path, flag, value.item(), self._settings[flag]))
 
     def _template(self, trainer: training.Trainer) -> dict[str, np.ndarray]:
         """What a snapshot of this trainer would hold now, had it begun."""

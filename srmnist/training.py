@@ -1,7 +1,6 @@
 """Training: what the article's script builds, as one function."""
 
 import hashlib
-import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -11,7 +10,7 @@ from typing import TextIO
 
 import chainer
 import numpy as np
-from chainer import optimizers, training
+from chainer import training
 from chainer.datasets import TupleDataset
 from chainer.training import extensions
 
@@ -23,6 +22,7 @@ from srmnist.interruption import Interruption
 from srmnist.job import Alone
 from srmnist.launch import launched_size, let_first_speak
 from srmnist.model import CNNAE
+from srmnist.recipes import ARTICLE, TUNED, OneCycle, make_optimizer
 from srmnist.reports import VALIDATION_LOSS, Lines, LogReport, LossPlot, stop_if_diverged
 from srmnist.snapshots import Snapshots, set_aside
 
@@ -47,6 +47,8 @@ class Settings:
         CUDA device number; negative is the CPU.
     plain : bool
         Whether to compute with the article's Chainer functions instead of an engine.
+    recipe : str
+        One of `srmnist.recipes.RECIPES`.
     communicator : {'naive', 'flat', 'pure_nccl'} or None
         ChainerMN's communicator, for a run of several processes; `batchsize` is then each one's, and `gpu`
         that of the first on a machine. None is a run of one process.
@@ -61,6 +63,7 @@ class Settings:
     data: str | None = None
     gpu: int = -1
     plain: bool = False
+    recipe: str = ARTICLE
     communicator: str | None = None
     sync_bn: bool = False
 
@@ -140,7 +143,7 @@ def train(
             _check_fit(settings, dataset, job.size)
             if job.leads:
                 held.enter_context(files.occupied(out))
-        identity_ = identity(settings, dataset)
+        identity_ = identity(settings, dataset, job.size)
         job.require_same(identity_)
         interruption = held.enter_context(job.interruption())
         # Every loss is looked at: NumPy's warnings of overflow on the way to a NaN would say it twice.
@@ -200,7 +203,7 @@ def _check_fit(settings: Settings, dataset: Dataset, processes: int) -> None:
     check_size(settings.size, dataset.train.images)
 
 
-def identity(settings: Settings, dataset: Dataset) -> dict[str, int | str]:
+def identity(settings: Settings, dataset: Dataset, processes: int = 1) -> dict[str, int | str]:
     """The flags that decide what every step computes, and their values; of the data, a digest."""
     digest = hashlib.sha256()
     for split in dataset:
@@ -210,6 +213,10 @@ def identity(settings: Settings, dataset: Dataset) -> dict[str, int | str]:
         "seed": settings.seed,
         "batchsize": settings.batchsize,
         "size": settings.size,
+        # What "tuned" computes in a step depends on how many there will be; "article" may go on for longer.
+        "recipe": settings.recipe
+        if settings.recipe == ARTICLE
+        else f"{settings.recipe}, {settings.epoch} epochs, {settings.batchsize * processes} images a step",
         "data": digest.hexdigest(),
     }
 
@@ -266,14 +273,15 @@ def build_trainer(
     terminal: TextIO,
     job: Alone = Alone(),  # noqa: B008 – it has no state
 ) -> training.Trainer:
-    """The article's trainer: Adam with Chainer's defaults, batches of 64, an evaluation each epoch."""
+    """The article's trainer: batches of 64, an evaluation each epoch, and the recipe's optimiser."""
     train_iter, test_iter = job.iterators(train, test, settings.batchsize, EpochShuffle(settings.seed))
 
-    optimizer = job.optimizer(optimizers.Adam())
-    optimizer.setup(model)
+    optimizer = job.optimizer(make_optimizer(settings.recipe, model))
     updater = training.updaters.StandardUpdater(train_iter, optimizer, device=model.device)
 
     trainer = training.Trainer(updater, (settings.epoch, "epoch"), out=str(out))
+    if settings.recipe == TUNED:
+        trainer.extend(OneCycle(-(-settings.epoch * len(train) // train_iter.batch_size)))
     trainer.extend(job.evaluator(test_iter, model))
     if not job.leads:
         return trainer
@@ -286,8 +294,3 @@ def build_trainer(
         # A trigger without a state: a run may be resumed where there is no terminal.
         trainer.extend(extensions.ProgressBar(out=terminal), trigger=lambda trainer: True)
     return trainer
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB of a mean squared error, for intensities in [0, 1]."""
-    return math.inf if mse == 0 else -10 * math.log10(mse)

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
 import users
+from srmnist.training import initial_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,6 +53,18 @@ def small_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_idx(directory / f"{half}-images-idx3-ubyte", split.images[:count])
         write_idx(directory / f"{half}-labels-idx1-ubyte", split.labels[:count])
     return directory
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """File of a model's weights before any training."""
+    chainer.serializers.save_npz(tmp_path / "model.npz", initial_model(0))
+    return tmp_path / "model.npz"
+
+
+def decode(content: bytes) -> np.ndarray:
+    """A picture's pixels."""
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def run_python(*args: str | Path, cwd: Path | None = None, **kwds) -> subprocess.CompletedProcess:

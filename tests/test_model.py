@@ -109,7 +109,7 @@ def test_weights_and_statistics_after_20_steps_are_the_reference_s(trajectory, r
 
 
 def test_restored_images_are_the_reference_s(trajectory, reference):
-    restored = srmnist.restore(trajectory.model, reference["degraded8"])
+    restored = srmnist.restore(reference["degraded8"], trajectory.model)
     np.testing.assert_allclose(restored, reference["restored8"], rtol=0, atol=trajectory.tolerance["pixel"])
 
 

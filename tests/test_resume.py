@@ -102,6 +102,28 @@ def test_interrupted_run_resumes_in_mid_epoch(command, home, tmp_path):
     assert results(out) == results(home / "untouched")
 
 
+def test_tuned_run_stopped_in_mid_epoch_resumes_to_the_same_bits(command, home, tmp_path):
+    tuned = [*command, "--recipe", "tuned"]
+    finish(tuned, tmp_path / "untouched")
+    assert stopped_run(tuned, tmp_path / "out", signal.SIGTERM).returncode == 143
+    finish(tuned, tmp_path / "out")
+    assert results(tmp_path / "out") == results(tmp_path / "untouched")
+    assert results(tmp_path / "out") != results(home / "untouched")
+
+
+def test_run_resumed_with_another_recipe_is_refused(command, home, tmp_path):
+    """Also for longer: what the tuned recipe does at each step depends on how many there will be."""
+    article, tuned = tmp_path / "article", tmp_path / "tuned"
+    finish(command, article)
+    finish([*command, "--recipe", "tuned"], tuned)
+    for changed in (
+        [*command, "--recipe", "tuned", *into(article)],
+        [*command, *into(tuned)],
+        [*command, "--recipe", "tuned", "--epoch", "4", *into(tuned)],
+    ):
+        assert refusal(run([*changed, "--resume"])).startswith("--recipe: ")
+
+
 def test_second_signal_ends_a_run_at_once(command, tmp_path):
     out = tmp_path / "out"
     slow = sabotage([*command, *into(out)], "fsync", 0, "open('writing', 'w'); time.sleep(60)")

@@ -91,10 +91,9 @@ def test_pairs_are_28_by_28_in_grey(shown):
 
 def test_pairs_are_test_digits_and_what_the_weights_make_of_them(shown, small_mnist):
     results, _ = shown
-    model = srmnist.CNNAE()
-    srmnist.checkpoint.load_weights(results / "model.npz", model)
+    model = srmnist.load_weights(results / "model.npz", srmnist.CNNAE())
     degraded = srmnist.degrade(srmnist.load_mnist()[1][:64])
-    restored = srmnist.restore(model, degraded)
+    restored = srmnist.restore(degraded, model)
     inputs, outputs = ((images[:, 0] * 255).astype(np.uint8) for images in (degraded, restored))
     for number in range(10):
         (index,) = np.flatnonzero((inputs == read_png(results / f"input_{number:02d}.png")).all((1, 2)))
@@ -110,14 +109,42 @@ def test_figures_are_wide_enough_for_a_readme(shown):
         assert width >= smallest[1]
 
 
+def test_one_s_own_image_is_restored_and_every_file_named(script, home):
+    done = script("restore.py", "seven.png", "--model", "good.npz", "--out", "new", cwd=home)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "written: new/seven_restored.png new/seven_compared.png\n"
+    assert read_png(home / "new" / "seven_restored.png").shape == (28, 28)
+    assert read_png(home / "new" / "seven_compared.png").shape[2] > 2
+
+
+def test_trained_weights_are_evaluated_exported_and_compared(script, small_mnist, trained):
+    directory, _ = trained
+    measured = script("evaluate.py", "--data", small_mnist, cwd=directory)
+    assert (measured.returncode, measured.stderr) == (0, "")
+    written = "results/metrics.json results/metrics.png results/hardest.png"
+    assert measured.stdout.splitlines()[-1] == f"written: {written}"
+    drawn = script("plot_sizes.py", "results/metrics.json", cwd=directory)
+    assert (drawn.returncode, drawn.stderr, drawn.stdout) == (0, "", "written: results/sizes.png\n")
+    for name in ("metrics", "hardest", "sizes"):
+        assert min(read_png(directory / "results" / f"{name}.png").shape[:2]) > 300
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    exported = script("export_onnx.py", cwd=directory)
+    assert (exported.returncode, exported.stderr) == (0, "")
+    assert exported.stdout.splitlines()[-1] == "written: results/model.onnx"
+
+
 def test_help_names_every_flag(script, tmp_path):
     for name, flags in (
-        ("train.py", "-g -e -b -o -r --gpu --epoch --batchsize --out --resume --seed --data --size"),
+        ("train.py", "-g -e -b -o -r --gpu --epoch --batchsize --out --resume --seed --data --size --recipe"),
         ("show_results.py", "-o --model --out --gpu --data --size --seed --hardest"),
+        ("evaluate.py", "-o --model --out --gpu --data --size"),
+        ("restore.py", "-o --model --out --gpu --size --invert --no-degrade"),
+        ("export_onnx.py", "-o --model --out"),
+        ("plot_sizes.py", "-o --out"),
     ):
         done = script(name, "--help", cwd=tmp_path)
         assert done.returncode == 0
-        assert set(flags.split()) <= set(re.findall(r"(?<!\w)--?\w+", done.stdout))
+        assert set(flags.split()) <= set(re.findall(r"(?<!\w)--?[\w-]+", done.stdout))
 
 
 @pytest.fixture
@@ -130,6 +157,7 @@ def home(tmp_path, small_mnist) -> Path:
     state = srmnist.checkpoint.chainer.serializers.npz.serialize(model)
     np.savez(tmp_path / "wide.npz", **{**state, "conv1/W": np.zeros((16, 1, 5, 5), np.float32)})
     np.savez(tmp_path / "good.npz", **state)
+    assert cv2.imwrite(str(tmp_path / "seven.png"), srmnist.load_dataset().test.images[0])
     (tmp_path / "empty").mkdir()
     (tmp_path / "short").mkdir()
     for name in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte"):
@@ -159,6 +187,21 @@ BAD = {
     "figures into a file": ("show_results.py --data MNIST --model good.npz --out file", "--out"),
     "figures on no such GPU": ("show_results.py --model good.npz --gpu 99", "--gpu 99"),
     "figures of no data": ("show_results.py --model good.npz --data empty --out new", "empty"),
+    "unknown recipe": ("train.py --recipe secret --out new", "--recipe"),
+    "evaluation without weights": ("evaluate.py --model absent.npz --out new", "absent.npz"),
+    "evaluation of no data": ("evaluate.py --model good.npz --data empty --out new", "empty"),
+    "evaluation larger than the images": ("evaluate.py --model good.npz --size 29 --out new", "--size 29"),
+    "evaluation on no such GPU": ("evaluate.py --model good.npz --gpu 99", "--gpu 99"),
+    "no image to restore": ("restore.py --model good.npz", "IMAGE"),
+    "absent image": ("restore.py absent.png --model good.npz --out new", "absent.png"),
+    "image that is none": ("restore.py file --model good.npz --out new", "file"),
+    "image restored into a file": ("restore.py seven.png --model good.npz --out file", "--out"),
+    "image restored with no weights": ("restore.py seven.png --out new", "results/model.npz"),
+    "size to shrink to above 28": ("restore.py seven.png --model good.npz --size 29", "--size 29"),
+    "export of no weights": ("export_onnx.py --model absent.npz", "absent.npz"),
+    "export into no directory": ("export_onnx.py --model good.npz --out new/model.onnx", "new/model.onnx"),
+    "absent report": ("plot_sizes.py absent.json --out new/sizes.png", "absent.json"),
+    "report that is none": ("plot_sizes.py file --out new/sizes.png", "file"),
     "negative seed of figures": ("show_results.py --model good.npz --seed -1 --out new", "--seed"),
 }
 

@@ -1,0 +1,27 @@
+"""Measure a trained CNNAE on the whole test set: MSE, PSNR, SSIM and whether the digits can be read."""
+
+import argparse
+
+from srmnist import cli
+from srmnist.evaluation import evaluate
+
+
+def main() -> None:
+    args = parse_args()
+    files = evaluate(args.model, args.out, args.data, args.size, args.gpu)
+    print("written:", *files)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.Parser(
+        description=__doc__,
+        epilog="PSNR in dB is the mean over the images, and beside it that of the mean MSE; 1-NN is the "
+        "share of images whose nearest neighbour among 20,000 training images is of the same class.",
+    )
+    parser.add_model_flags()
+    parser.add_test_flags()
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)

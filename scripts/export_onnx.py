@@ -1,0 +1,30 @@
+"""Write the trained CNNAE as an ONNX model, checked against Chainer as it is exported."""
+
+import argparse
+from pathlib import Path
+
+from srmnist import cli
+from srmnist.onnx_export import export
+
+
+def main() -> None:
+    args = parse_args()
+    out = args.out or args.model.with_suffix(".onnx")
+    difference = export(args.model, out)
+    print(f"onnxruntime and Chainer differ by {difference:.1e} at most on 256 test images")
+    print("written:", out)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument(
+        "--model", type=Path, default=Path("results/model.npz"), help="weights (default: results/model.npz)"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="file to write (default: MODEL with .onnx for .npz)"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)

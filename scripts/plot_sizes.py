@@ -1,0 +1,36 @@
+"""Draw PSNR and readability against the size that digits were shrunk to, from several evaluations."""
+
+import argparse
+from pathlib import Path
+
+from srmnist import cli
+from srmnist.evaluation import load_reports
+from srmnist.figures import png
+from srmnist.files import write_all
+from srmnist.plots import draw_sizes
+
+
+def main() -> None:
+    args = parse_args()
+    figure = draw_sizes(load_reports(args.reports))
+    print("written:", *write_all(args.out.parent, {args.out.name: png(figure)}))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument(
+        "reports",
+        type=Path,
+        nargs="+",
+        metavar="METRICS",
+        help="a metrics.json that scripts/evaluate.py wrote",
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("results/sizes.png"), metavar="FILE",
+        help="file to write (default: results/sizes.png)",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)

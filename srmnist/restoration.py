@@ -1,0 +1,41 @@
+"""Restoration: a trained model at work."""
+
+import chainer
+from chainer import backend
+
+from srmnist.arrays import Array
+from srmnist.model import CNNAE
+
+
+def restore(images: Array, model: CNNAE, batchsize: int = 256) -> Array:
+    """Restore any number of degraded images in evaluation mode, a batch at a time.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (N, 1, H, W)
+        Degraded images (see `srmnist.degrade`), intensities in [0, 1]; NumPy or CuPy, any H and W.
+    model : CNNAE
+        With trained weights (see `srmnist.load_weights`), on any device.
+    batchsize : int, default 256
+        Images on the model's device at once.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, 1, H, W)
+        Restored images, intensities in (0, 1), where `images` were: in main memory or on the same GPU.
+
+    Raises
+    ------
+    ValueError
+        If `images` is not a float32 array of such a shape.
+    """
+    if images.ndim != 4 or images.shape[1] != 1 or images.dtype != "float32":
+        raise ValueError(f"images must be float32 (N, 1, H, W), not {images.dtype} {images.shape}")
+    device = backend.get_device_from_array(images)
+    restored = device.xp.empty_like(images)
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        for start in range(0, len(images), batchsize):
+            batch = slice(start, start + batchsize)
+            h = model.forward(model.device.send(images[batch]))
+            restored[batch] = device.send(h.array)
+    return restored

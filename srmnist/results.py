@@ -1,0 +1,78 @@
+"""The article's figures, from trained weights to files."""
+
+from pathlib import Path
+
+import numpy as np
+
+from srmnist.checkpoint import load_model
+from srmnist.data import load_dataset, to_float
+from srmnist.degradation import check_size, degrade
+from srmnist.figures import draw_degradation, draw_model, grey_png, png, show_grid
+from srmnist.files import write_all
+from srmnist.metrics import squared_errors
+from srmnist.restoration import restore
+
+_DIGITS = 10  # as in the author's script
+
+
+def write_figures(
+    model_file: Path,
+    out: Path,
+    data: str | Path | None = None,
+    size: int = 10,
+    seed: int = 0,
+    hardest: bool = False,
+    gpu: int = -1,
+) -> list[Path]:
+    """Restore ten test images with trained weights and write the article's figures.
+
+    Parameters
+    ----------
+    model_file : Path
+        Weights of `CNNAE`, Chainer's npz.
+    out : Path
+        Directory for the figures; made if it does not exist.
+    data : path, optional
+        Directory of IDX files; None is the embedded MNIST.
+    size : int, default 10
+        Height and width that the images are shrunk to.
+    seed : int, default 0
+        Fixes which ten test images are drawn.
+    hardest : bool, default False
+        Take the ten that are restored worst instead, the worst first.
+    gpu : int, default -1
+        CUDA device number; negative is the CPU.
+
+    Returns
+    -------
+    list of Path
+        The files written: ``corrupt.png``, ``model.png``, ``output.png`` and each image's ``input_NN.png``
+        and ``output_NN.png``.
+
+    Raises
+    ------
+    UserError
+        If a file or the device is not usable; nothing has then been written.
+    """
+    model = load_model(model_file, gpu)
+    originals = to_float(load_dataset(data).test.images)
+    check_size(size, originals)
+    if not hardest:
+        count = min(_DIGITS, len(originals))
+        originals = originals[np.random.default_rng(seed).choice(len(originals), count, replace=False)]
+    degraded = degrade(originals, size)
+    restored = restore(degraded, model)
+    if hardest:
+        errors = squared_errors(restored, originals)
+        worst = np.argsort(-errors, kind="stable")[:_DIGITS]
+        originals, degraded, restored = originals[worst], degraded[worst], restored[worst]
+
+    pictures = {
+        "corrupt.png": png(draw_degradation(originals[0], degraded[0], size)),
+        "model.png": png(draw_model(model, degraded[0], restored[0])),
+        "output.png": png(show_grid(degraded, restored, originals)),
+    }
+    for number, (before, after) in enumerate(zip(degraded, restored, strict=True)):
+        pictures[f"input_{number:02d}.png"] = grey_png(before)
+        pictures[f"output_{number:02d}.png"] = grey_png(after)
+    return write_all(out, pictures)
