@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         let_first_speak()
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{_speaker()}{self.prog}: {message} (see {self.prog} --help)\n")
 
     def add_model_flags(self) -> None:
         """``--model``, ``--out`` and ``--gpu``, of the scripts that show what trained weights do."""
@@ -79,9 +79,13 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 def _end(status: int, message: str) -> NoReturn:
     line = "".join(character if character.isprintable() else " " for character in message)
-    rank = f"rank {launched_rank()}: " if launched_rank() else ""
-    sys.stderr.write(f"{rank}{line}\n")
+    sys.stderr.write(f"{_speaker()}{line}\n")
     sys.exit(status)
+
+
+def _speaker() -> str:
+    """Which process of mpiexec speaks, if it is not the first, which speaks for all."""
+    return f"rank {launched_rank()}: " if launched_rank() else ""
 
 
 def _discard_output() -> None:

@@ -14,7 +14,7 @@ class Interrupted(KeyboardInterrupt):
     Attributes
     ----------
     status : int
-        The exit status that belongs to the signal: 130 for SIGINT, 143 for SIGTERM.
+        The exit status that belongs to the signal: 128 and its number, 130 for SIGINT, 143 for SIGTERM.
     iteration : int
         The last step made.
     """

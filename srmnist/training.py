@@ -135,6 +135,8 @@ def train(
         cannot be written, or if the training diverges.
     Interrupted
         If SIGTERM or SIGINT has stopped the run, after a snapshot.
+    SystemExit
+        In the processes other than rank 0's, where that has one of these.
     """
     with _job(settings) as job, ExitStack() as held:
         with job.agreed():
