@@ -10,15 +10,18 @@ from srmnist.errors import UserError
 def main() -> None:
     args = parse_args()
     try:
-        from srmnist.benchmark import gpu, report
+        from srmnist.benchmark import gpu, ranks, report
     except ImportError as error:
         raise UserError(f"there is no engine to time: {error}; pip install numba") from error
-    if args.gpu < 0:
-        result = report.run(args.batchsize, args.rounds, args.plot is not None)
-        print(report.table(result))
-    else:
+    if args.mpi:
+        result = ranks.run(args.batchsize, args.rounds)
+        print(ranks.table(result))
+    elif args.gpu >= 0:
         result = gpu.run(args.gpu, args.batchsize, args.rounds)
         print(gpu.table(result))
+    else:
+        result = report.run(args.batchsize, args.rounds, args.plot is not None)
+        print(report.table(result))
     if args.json:
         text = json.dumps(result, indent=2) + "\n"
         files.write_whole(args.json, lambda file: file.write(text.encode()))
@@ -39,9 +42,16 @@ def parse_args():
         "--plot", type=Path, metavar="FILE",
         help="draw them there, and measure also how the cost grows with batch and threads",
     )  # fmt: skip
+    parser.add_argument(
+        "--mpi",
+        action="store_true",
+        help="time instead 1 and 2 processes of mpiexec, with one thread each",
+    )
     args = parser.parse_args()
-    if args.gpu >= 0 and args.plot:
-        parser.error("--plot draws the CPU's figures only")
+    if args.mpi and args.gpu >= 0:
+        parser.error("argument --mpi: times processes on the CPU only")
+    if args.plot and (args.mpi or args.gpu >= 0):
+        parser.error("argument --plot: draws the figures of the CPU's threads only")
     return args
 
 

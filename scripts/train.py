@@ -13,14 +13,17 @@ from srmnist.training import Settings, train
 def main() -> None:
     args = parse_args()
     settings = Settings(
-        args.epoch, args.batchsize, args.seed, args.size, args.data, args.gpu, args.plain, args.recipe
-    )
+        args.epoch, args.batchsize, args.seed, args.size, args.data, args.gpu, args.plain, args.recipe,
+        args.communicator, args.sync_bn,
+    )  # fmt: skip
     resume = args.out if args.resume is NEWEST else args.resume
     try:
         result = train(settings, args.out, resume, snapshot_every=args.snapshot_every)
     except Interrupted as stop:
         print(f"{stop}; to go on:\n{cli.resume_command()}")
         sys.exit(stop.status)
+    if result is None:  # rank 0 has it
+        return
     print(
         f"validation MSE {result.mse:.6f}, PSNR {psnr(result.mse):.3f} dB "
         f"(degraded input: {result.degraded_mse:.6f}, {psnr(result.degraded_mse):.3f} dB); "
@@ -34,7 +37,10 @@ NEWEST = Path()  # not a name that anybody gives
 
 def parse_args():
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("-g", "--gpu", type=int, default=-1, help="CUDA device; negative: the CPU (default)")
+    parser.add_argument(
+        "-g", "--gpu", type=int, nargs="?", const=0, default=-1, metavar="NUMBER",
+        help="CUDA device (without a value: 0); negative: the CPU (default)",
+    )  # fmt: skip
     parser.add_argument("-e", "--epoch", type=cli.positive, default=10, help="epochs (default: 10)")
     parser.add_argument(
         "-b", "--batchsize", type=cli.positive, default=64, help="images a step (default: 64)"
@@ -61,6 +67,16 @@ def parse_args():
         "--plain",
         action="store_true",
         help="compute with the article's Chainer functions, without the engine",
+    )
+    parser.add_argument(
+        "--communicator", choices=["naive", "flat", "pure_nccl"],
+        help="ChainerMN's, to train with all processes of mpiexec: each takes --batchsize images a step, and "
+        "with --gpu a GPU of its own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sync-bn",
+        action="store_true",
+        help="batch normalisation over the batches of all processes (default: each over its own)",
     )
     return parser.parse_args()
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from srmnist.errors import UserError
+from srmnist.launch import launched_rank, launched_size, let_first_speak
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that complains in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        let_first_speak()
+        self.exit(2, f"{_speaker()}{self.prog}: {message} (see {self.prog} --help)\n")
 
     def add_model_flags(self) -> None:
         """``--model``, ``--out`` and ``--gpu``, of the scripts that show what trained weights do."""
@@ -45,11 +47,13 @@ def seed(text: str) -> int:
 
 
 def resume_command() -> str:
-    """The command line of this process with ``--resume`` instead of any it had."""
+    """The command line of this process, or of its job, with ``--resume`` instead of any it had."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-r", "--resume", nargs="?")
     others = parser.parse_known_args()[1]
     interpreter = sys.orig_argv[: -len(sys.argv)]
+    if launched_size() > 1:
+        interpreter = ["mpiexec", "-n", str(launched_size()), *interpreter]
     return shlex.join([*interpreter, sys.argv[0], *others, "--resume"])
 
 
@@ -75,8 +79,13 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 def _end(status: int, message: str) -> NoReturn:
     line = "".join(character if character.isprintable() else " " for character in message)
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{_speaker()}{line}\n")
     sys.exit(status)
+
+
+def _speaker() -> str:
+    """Which process of mpiexec speaks, if it is not the first, which speaks for all."""
+    return f"rank {launched_rank()}: " if launched_rank() else ""
 
 
 def _discard_output() -> None:

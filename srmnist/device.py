@@ -54,6 +54,11 @@ def select_device(gpu: int = -1) -> chainer.backend.Device:
     return device
 
 
+def device_number(device: chainer.backend.Device) -> int:
+    """The number by which ``--gpu`` names a device: negative for the CPU."""
+    return device.device.id if isinstance(device, chainer.backend.GpuDevice) else -1
+
+
 @contextmanager
 def device_errors(gpu: int, needed: int = 0) -> Iterator[None]:
     """Make what goes wrong on a CUDA device the user's to mend.

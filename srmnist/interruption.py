@@ -14,7 +14,7 @@ class Interrupted(KeyboardInterrupt):
     Attributes
     ----------
     status : int
-        The exit status that belongs to the signal: 130 for SIGINT, 143 for SIGTERM.
+        The exit status that belongs to the signal: 128 and its number, 130 for SIGINT, 143 for SIGTERM.
     iteration : int
         The last step made.
     """
@@ -35,6 +35,7 @@ class Interruption(Extension):
 
     name = "interruption"
     priority = -200  # after the snapshot
+    signals = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -42,7 +43,7 @@ class Interruption(Extension):
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGTERM, signal.SIGINT):
+            for signum in self.signals:
                 if signal.getsignal(signum) is not signal.SIG_IGN:
                     self._before[signum] = signal.signal(signum, self._note)
         return self

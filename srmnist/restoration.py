@@ -4,7 +4,7 @@ import chainer
 from chainer import backend
 
 from srmnist.arrays import Array
-from srmnist.device import device_errors
+from srmnist.device import device_errors, device_number
 from srmnist.model import CNNAE
 
 
@@ -36,8 +36,11 @@ def restore(images: Array, model: CNNAE, batchsize: int = 256) -> Array:
         raise ValueError(f"images must be float32 (N, 1, H, W), not {images.dtype} {images.shape}")
     device = backend.get_device_from_array(images)
     restored = device.xp.empty_like(images)
-    gpu = model.device.device.id if isinstance(model.device, backend.GpuDevice) else -1
-    with chainer.using_config("train", False), chainer.no_backprop_mode(), device_errors(gpu):
+    with (
+        chainer.using_config("train", False),
+        chainer.no_backprop_mode(),
+        device_errors(device_number(model.device)),
+    ):
         for start in range(0, len(images), batchsize):
             batch = slice(start, start + batchsize)
             h = model.forward(model.device.send(images[batch]))

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import chainer
@@ -30,7 +30,8 @@ class Snapshots(training.Extension):
     ----------
     settings : mapping of str to int or str
         The flags, and their values, that a run must have in common with the one that goes on from its
-        snapshots. They are saved with it.
+        snapshots. They are saved with it. Only ``batchsize`` may differ, where several processes together
+        make batches as large as before.
     """
 
     name = "snapshot"
@@ -38,6 +39,8 @@ class Snapshots(training.Extension):
 
     def __init__(self, settings: Mapping[str, int | str]) -> None:
         self._settings = settings
+        # Batches made before this run began, as (size, how many): another number of processes makes others.
+        self._earlier: list[tuple[int, int]] = []
 
     def __call__(self, trainer: training.Trainer) -> None:
         out = Path(trainer.out)
@@ -62,7 +65,8 @@ class Snapshots(training.Extension):
         """What a snapshot of a running trainer holds."""
         arrays = chainer.serializers.npz.serialize(trainer)
         del arrays[_ORDER]
-        return {name: np.asarray(array) for name, array in arrays.items()} | self._saved_settings()
+        others = {"batches": np.asarray(json.dumps(self._batches(trainer)))} | self._saved_settings()
+        return {name: np.asarray(array) for name, array in arrays.items()} | others
 
     def _saved_settings(self) -> dict[str, np.ndarray]:
         return {f"settings/{flag}": np.asarray(value) for flag, value in self._settings.items()}
@@ -79,15 +83,16 @@ class Snapshots(training.Extension):
         """
         iterator = trainer.updater.get_iterator("main")
         # Of other settings, the snapshot may hold other arrays, too; but the settings are what is wrong.
-        for name, found in read_npz(path, self._saved_settings(), others=True).items():
-            flag = name.removeprefix("settings/")
-            if found != self._settings[flag]:
-                raise UserError(_differs(path, flag, found.item(), self._settings[flag]))
-        arrays = read_npz(path, self._template(trainer))
+        expected = self._saved_settings() | {"batches": np.asarray("")}
+        found = read_npz(path, expected, others=True)
         try:
-            _check_progress(arrays, len(iterator.dataset), iterator.batch_size)
+            batches = _parse_batches(found.pop("batches").item())
+            self._require_same(path, found, batches[-1][0] == iterator.batch_size)
+            arrays = read_npz(path, self._template(trainer))
+            _check_progress(arrays, len(iterator.dataset), batches)
         except ValueError as error:
             raise FileError(f"{path}: {error}") from error
+        self._earlier = batches
         iterator.order_sampler.epoch = int(arrays["updater/iterator:main/epoch"])
         arrays[_ORDER] = iterator.order_sampler(np.arange(len(iterator.dataset)), 0)
         chainer.serializers.NpzDeserializer(arrays).load(trainer)
@@ -119,12 +124,33 @@ class Snapshots(training.Extension):
                 print(f"{error}; trying the snapshot before it", file=sys.stderr)
         raise UserError(f"--resume: no snapshot in {source} can be read")
 
+    def _require_same(self, path: Path, found: Mapping[str, np.ndarray], same_batches: bool) -> None:
+        """Refuse a snapshot of other settings; another --batchsize may still make the same batches."""
+        for name, value in found.items():
+            flag = name.removeprefix("settings/")
+            if value != self._settings[flag] and not (flag == "batchsize" and same_batches):
+                raise UserError(_differs(path, flag, value.item(), self._settings[flag]))
+
     def _template(self, trainer: training.Trainer) -> dict[str, np.ndarray]:
-        """What a snapshot of this trainer would hold now, had it begun: Adam's moments, and a time."""
-        for param in trainer.updater.get_optimizer("main").target.params():
-            param.update_rule._init_states(param)
-        trainer._start_at = 0.0
+        """What a snapshot of this trainer would hold now, had it begun."""
+        make_loadable(trainer)
         return self.arrays(trainer)
+
+    def _batches(self, trainer: training.Trainer) -> list[tuple[int, int]]:
+        """All batches made so far, as (size, how many), in their order."""
+        size = trainer.updater.get_iterator("main").batch_size
+        *others, (last, number) = self._earlier or [(size, 0)]
+        steps = trainer.updater.iteration - sum(number for _, number in others)
+        if last == size:
+            return [*others, (size, steps)]
+        return [*others, (last, number), (size, steps - number)]
+
+
+def make_loadable(trainer: training.Trainer) -> None:
+    """Give a trainer what it would have, had it begun: Adam's moments, and a time."""
+    for param in trainer.updater.get_optimizer("main").target.params():
+        param.update_rule._init_states(param)
+    trainer._start_at = 0.0
 
 
 def find_snapshots(out: Path) -> dict[int, Path]:
@@ -163,14 +189,50 @@ def _differs(path: Path, flag: str, found: int | str, wanted: int | str) -> str:
     return f"--{flag}: {path} is of a run with {what}; give the same, or begin anew without --resume"
 
 
-def _check_progress(arrays: Mapping[str, np.ndarray], images: int, batchsize: int) -> None:
-    """Refuse a snapshot whose counters disagree: all of them follow from the number of iterations."""
-    iteration = int(arrays["updater/iteration"])
+def _parse_batches(text: str) -> list[tuple[int, int]]:
+    """The batches of a snapshot, which anybody may have made."""
+    try:
+        batches = [(size, number) for size, number in json.loads(text)]
+        if not batches or not all(type(n) is int and 0 < n < 2**63 for pair in batches for n in pair):
+            raise ValueError
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError("its batches are no list of sizes and numbers") from error
+    return batches
+
+
+def _seen(batches: Iterable[tuple[int, int]], iteration: int) -> int:
+    """Images seen in the first `iteration` steps."""
+    images = 0
+    for size, number in batches:
+        images += size * min(number, iteration)
+        iteration -= min(number, iteration)
+    return images
+
+
+def _epoch_ends(batches: Iterable[tuple[int, int]], images: int, most: int) -> list[int]:
+    """The steps that ended an epoch of so many images, the first `most` of them."""
+    ends: list[int] = []
+    seen = iteration = 0
+    for size, number in batches:
+        while len(ends) < most and (len(ends) + 1) * images <= seen + size * number:
+            ends.append(iteration - (seen - (len(ends) + 1) * images) // size)
+        seen += size * number
+        iteration += number
+    return ends
+
+
+def _check_progress(arrays: Mapping[str, np.ndarray], images: int, batches: list[tuple[int, int]]) -> None:
+    """Refuse a snapshot whose counters disagree: all of them follow from its batches."""
+    iteration = sum(number for _, number in batches)
     log = parse_log(arrays["extensions/LogReport/_log"].item())
-    epoch, position = divmod(iteration * batchsize, images)
-    epoch_before, position_before = divmod((iteration - 1) * batchsize, images)
-    ends = [-(-n * images // batchsize) for n in range(1, len(log) + 1)]
-    if iteration < 1 or len(log) != epoch or ends != [entry["iteration"] for entry in log]:
+    epoch, position = divmod(_seen(batches, iteration), images)
+    epoch_before, position_before = divmod(_seen(batches, iteration - 1), images)
+    ends = _epoch_ends(batches, images, len(log))
+    if (
+        arrays["updater/iteration"] != iteration
+        or len(log) != epoch
+        or ends != [entry["iteration"] for entry in log]
+    ):
         raise ValueError(f"its log does not fit its {iteration} iterations")
     progress = {
         "t": iteration,
@@ -178,7 +240,7 @@ def _check_progress(arrays: Mapping[str, np.ndarray], images: int, batchsize: in
         "previous_iteration": iteration,
         "epoch": epoch,
         "current_position": position,
-        "is_new_epoch": position < batchsize,
+        "is_new_epoch": epoch > epoch_before,
         "previous_epoch_detail": epoch + position / images,
         "_names": json.dumps([LOSS]),
         "_n": iteration - (ends[-1] if ends else 0),

@@ -14,7 +14,7 @@ import chainer
 import numpy as np
 from chainer.backends import cuda
 
-from srmnist.engine.network import SHAPES, parameters
+from srmnist.engine.network import SHAPES, is_shared, normalisations, parameters
 
 chainer.global_config.plain = False
 
@@ -66,6 +66,7 @@ def _fits(engine, model, x) -> bool:
     arrays = [chainer.as_array(x), *(parameter.array for parameter in parameters(model))]
     return (
         all(engine.holds(array) and array.dtype == np.float32 for array in arrays)
+        and (engine.SERVES_RANKS or not any(map(is_shared, normalisations(model))))
         and [array.shape for array in arrays[1:]] == SHAPES
         and arrays[0].ndim == 4
         and arrays[0].shape[1] == 1

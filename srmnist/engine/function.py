@@ -14,7 +14,7 @@ import numpy as np
 from chainer import function_node
 
 from srmnist.engine import memory, passes
-from srmnist.engine.network import differentiable_gradients, normalisations
+from srmnist.engine.network import differentiable_gradients, is_shared, normalisations
 from srmnist.engine.passes import C1, C2, C3
 from srmnist.engine.threads import share, thread_count
 from srmnist.engine.winograd import POSITIONS, panel_width
@@ -23,6 +23,8 @@ _CHANNELS = (C1, C2, C3)
 _NO_IMAGE = np.empty(0, np.float32)
 # Slices of a batch, at least. More balance the threads better, but each sums weight gradients of its own.
 _PARTS = 8
+
+SERVES_RANKS = True  # where several processes share the statistics of batch normalisation
 
 
 class Restore(function_node.FunctionNode):
@@ -87,8 +89,12 @@ class Restore(function_node.FunctionNode):
         if not self._train:
             return Normalisation.fixed(link, gamma, beta)
         mean, variance = _moments(sums, batch, pixels, _CHANNELS[layer])
+        count = batch * pixels
+        if is_shared(link):
+            mean, squares = _over_ranks(link, np.stack([mean, variance + mean**2]))
+            variance = np.maximum(squares - mean**2, 0)
+            count *= link.comm.size
         if not chainer.config.in_recomputing:
-            count = batch * pixels
             link.avg_mean *= link.decay
             link.avg_mean += (1 - link.decay) * mean.astype(np.float32)
             link.avg_var *= link.decay
@@ -118,17 +124,17 @@ class Restore(function_node.FunctionNode):
         taps, norm = _taps(w4)[::-1].ravel(), n3.forward()
         _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_last(
             gz, a3, height, width, taps, norm, n3.mean, dw4[part], sums, *slice_))  # fmt: skip
-        c3, ggamma3, gbeta3 = n3.backward(sums, batch, count, self._train)
+        c3, ggamma3, gbeta3 = n3.backward(sums, batch, count, self._links[2], self._train)
         norm2 = n2.forward()
         _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_middle(
             gz, taps, a3, a2, height, width, C2, C3, c3, self._transposed3, norm2, n2.mean,
             du3[part], g2, sums, *slice_))  # fmt: skip
-        c2, ggamma2, gbeta2 = n2.backward(sums, batch, count, self._train)
+        c2, ggamma2, gbeta2 = n2.backward(sums, batch, count, self._links[1], self._train)
         norm1 = n1.forward()
         _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_middle(
             g2, _NO_IMAGE, a2, a1, height, width, C1, C2, c2, self._transposed2, norm1, n1.mean,
             du2[part], g1, sums, *slice_))  # fmt: skip
-        c1, ggamma1, gbeta1 = n1.backward(sums, batch, count, self._train)
+        c1, ggamma1, gbeta1 = n1.backward(sums, batch, count, self._links[0], self._train)
         flipped = _taps(w1)[::-1].ravel()
         _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_first(
             g1, a1, flat, height, width, c1, dw1[part], flipped, gx, *slice_))  # fmt: skip
@@ -170,7 +176,7 @@ class Normalisation(NamedTuple):
         zero = np.zeros_like(self.scale)
         return np.concatenate([zero, zero, zero, self.scale, self.shift])
 
-    def backward(self, sums, batch, count, train) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def backward(self, sums, batch, count, link, train) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """norm of `kernels.convolve_gradient`, and the gradients of gamma and beta.
 
         S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3: with x̂ = (a − mean) / std, the
@@ -179,6 +185,8 @@ class Normalisation(NamedTuple):
         channels = len(self.scale)
         per_image = sums[: 2 * batch * channels].reshape(batch, 2, channels)
         gbeta, projection = per_image.sum(axis=0, dtype=np.float64)
+        if train and is_shared(link):
+            gbeta, projection = _over_ranks(link, np.stack([gbeta, projection]))
         ggamma = projection * self.inverse_std
         by_g = self.scale.astype(np.float64)
         by_a = -by_g * self.inverse_std * ggamma / count if train else 0 * by_g
@@ -190,6 +198,11 @@ class Normalisation(NamedTuple):
 def holds(array: object) -> bool:
     """Whether an array is one that this engine can take."""
     return type(array) is np.ndarray
+
+
+def _over_ranks(link: chainer.Link, values: np.ndarray) -> np.ndarray:
+    """The mean over ranks, all of which have batches of the same size."""
+    return link.comm.allreduce(values) / link.comm.size
 
 
 def _parts(batch: int) -> int:

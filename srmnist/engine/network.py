@@ -26,6 +26,11 @@ def normalisations(model: chainer.Chain) -> tuple[chainer.Link, ...]:
     return model.bn1, model.bn2, model.bn3
 
 
+def is_shared(link: chainer.Link) -> bool:
+    """Whether several processes share a layer's statistics: ChainerMN's MultiNodeBatchNormalization."""
+    return hasattr(link, "comm")
+
+
 def differentiable_gradients(
     links: Sequence[chainer.Link],
     train: bool,
@@ -50,6 +55,8 @@ def differentiable_gradients(
         The gradient of the output.
     enable_double_backprop : bool, default True
     """
+    if train and any(map(is_shared, links)):
+        raise NotImplementedError("no gradients of gradients where ranks share batch normalisation")
     h = inputs[0]
     for layer, link in enumerate(links):
         w, gamma, beta = inputs[1 + 3 * layer : 4 + 3 * layer]

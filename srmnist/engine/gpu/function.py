@@ -14,6 +14,8 @@ from chainer import function_node
 from srmnist.engine.gpu import machine, plan
 from srmnist.engine.network import differentiable_gradients, normalisations
 
+SERVES_RANKS = False  # Chainer's functions run where several processes share statistics
+
 
 class Restore(function_node.FunctionNode):
     """CNNAE from its input to the sigmoid.

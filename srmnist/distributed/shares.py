@@ -1,0 +1,68 @@
+"""One rank's share of each batch: of training, and of the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import chainer
+from chainer import iterators
+from chainer.iterators._statemachine import iterator_statemachine
+from chainer.training import extensions
+
+
+class ShareIterator(iterators.SerialIterator):
+    """One rank's share of each batch that a `SerialIterator` of one process would make.
+
+    The batches, their order and all counters are those of one process with batches of ``size * batchsize``
+    images, of which this rank takes the `rank`-th `batchsize`. A batch at the end of an epoch is filled from
+    the next one, as in `SerialIterator`, so that training shares are equal and each image is seen once an
+    epoch. Where nothing is repeated the last shares may be smaller, and empty.
+    """
+
+    def __init__(self, dataset: Sequence, batchsize: int, rank: int, size: int, **kwds: Any) -> None:
+        super().__init__(dataset, batchsize * size, **kwds)
+        self.size = size
+        self._share = slice(rank * batchsize, (rank + 1) * batchsize)
+
+    def __next__(self) -> list:
+        return self.next_share()[0]
+
+    next = __next__
+
+    def next_share(self) -> tuple[list, float]:
+        """The share, and the part of the whole batch that it is."""
+        self._previous_epoch_detail = self.epoch_detail
+        self._state, indices = iterator_statemachine(
+            self._state, self.batch_size, self.repeat, self.order_sampler, len(self.dataset)
+        )
+        if indices is None:
+            raise StopIteration
+        share = [self.dataset[index] for index in indices[self._share]]
+        return share, len(share) / len(indices)
+
+
+class ShareEvaluator(extensions.Evaluator):
+    """Evaluator of one rank's shares, whose mean over all ranks is the mean that one process would find.
+
+    That is the mean over batches, the last of which may be smaller: a share weighs as much as the part of
+    its batch that it is.
+    """
+
+    def evaluate(self) -> dict[str, float]:
+        iterator, model = self.get_iterator("main"), self.get_target("main")
+        iterator.reset()
+        total, batches = 0.0, 0
+        with suppress(StopIteration), chainer.no_backprop_mode():
+            while True:
+                share, part = iterator.next_share()
+                batches += 1
+                if share:
+                    with chainer.reporter.report_scope({}):
+                        loss = model(*self.converter(share, self.device))
+                    total += part * float(loss.array)
+        observation: dict[str, float] = {}
+        with chainer.reporter.report_scope(observation):
+            chainer.report({"loss": iterator.size * total / batches}, model)
+        return observation
