@@ -264,9 +264,14 @@ def test_ending_mpiexec_ends_all_ranks_and_leaves_a_whole_snapshot(command, home
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
-    wait_for(out / "log", process)
-    process.send_signal(signum)
-    assert process.wait(timeout=30) != 0
+    try:
+        wait_for(out / "log", process)
+        while not any(out.glob("snapshot_iter_*")):
+            time.sleep(0.01)
+        process.send_signal(signum)
+        assert process.wait(timeout=30) != 0
+    finally:
+        process.kill()
     done = run([*command, "-e", "99", "-b", "64", "-o", str(out), "--resume", "--seed", "1"])
     assert "--seed" in refusal(done)  # it was read, to the last flag
     assert "trying the snapshot before it" not in done.stderr
