@@ -394,7 +394,9 @@ def test_process_knows_its_place_under_every_common_mpiexec(monkeypatch, names):
 def two_gpus(monkeypatch) -> None:
     runtime = SimpleNamespace(CUDARuntimeError=RuntimeError, getDeviceCount=lambda: 2)
     monkeypatch.setattr(cuda, "available", True)
-    monkeypatch.setattr(cuda, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
+    monkeypatch.setattr(
+        cuda, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime), __version__="14.2.0")
+    )
 
 
 def test_more_ranks_than_gpus_are_refused_in_their_words(two_gpus):
