@@ -7,7 +7,8 @@ from srmnist import cli
 from srmnist.interruption import Interrupted
 from srmnist.metrics import psnr
 from srmnist.recipes import ARTICLE, RECIPES
-from srmnist.training import Settings, train
+from srmnist.settings import Settings
+from srmnist.training import train
 
 
 def main() -> None:

@@ -14,11 +14,11 @@ import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
 import users
 from gpu_engine import host_machine, why_no_gpu
-from srmnist import training
+from srmnist import trainer
 from srmnist.device import select_device
 from srmnist.engine.gpu import function
 from srmnist.engine.gpu import machine as machines
-from srmnist.training import initial_model
+from srmnist.trainer import initial_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,5 +104,5 @@ def on_machine(machine, monkeypatch):
     if machine.xp is np:
         monkeypatch.setattr(machines, "current", lambda: machine)
         monkeypatch.setattr("srmnist.engine._engine", lambda array: function)
-        monkeypatch.setattr(training, "_standard_updater", training._resident_updater)
+        monkeypatch.setattr(trainer, "_standard_updater", trainer._resident_updater)
     return machine

@@ -22,7 +22,7 @@ from srmnist.distributed import _check_communicator
 from srmnist.distributed.ranks import Ranks
 from srmnist.launch import launched_rank, launched_size
 from srmnist.soak.small_runs import results, small_data
-from srmnist.training import Settings, _check_fit
+from srmnist.settings import Settings, check_fit
 from users import TRAIN, refusal, run, sabotage, tree, wait_for
 
 NAIVE = ["--communicator", "naive"]
@@ -37,7 +37,8 @@ import numpy as np
 import chainer
 from mpi4py import MPI
 from srmnist.distributed.shares import ShareIterator
-from srmnist.training import Settings, train
+from srmnist.settings import Settings
+from srmnist.training import train
 
 world = MPI.COMM_WORLD
 seen = []
@@ -362,7 +363,8 @@ def test_without_the_extra_the_message_says_what_to_install(command, tmp_path):
 IMPORTED = """
 import io, sys
 from pathlib import Path
-from srmnist.training import Settings, train
+from srmnist.settings import Settings
+from srmnist.training import train
 train(Settings(epoch=1, data=sys.argv[1]), Path(sys.argv[2]), terminal=io.StringIO())
 print(*(name for name in ("mpi4py", "chainermn", "srmnist.distributed") if name in sys.modules))
 """
@@ -443,6 +445,6 @@ def test_communicator_of_gpus_is_refused_on_the_cpu_and_without_cupy(monkeypatch
 
 def test_a_batch_of_all_ranks_larger_than_the_data_is_refused(home):
     dataset = srmnist.load_dataset(home / "data")
-    _check_fit(Settings(batchsize=125), dataset, 2)
+    check_fit(Settings(batchsize=125), dataset, 2)
     with pytest.raises(srmnist.UserError, match="--batchsize 126 for each of 2 processes: there are 250"):
-        _check_fit(Settings(batchsize=126), dataset, 2)
+        check_fit(Settings(batchsize=126), dataset, 2)

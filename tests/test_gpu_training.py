@@ -16,7 +16,9 @@ from srmnist import reports
 from srmnist.engine.gpu import plan, step
 from srmnist.resident import Resident, ResidentUpdater
 from srmnist.soak.small_runs import finish, results, small_data, train_command
-from srmnist.training import EpochShuffle, Settings, build_trainer, initial_model, make_pairs, train
+from srmnist.settings import Settings
+from srmnist.trainer import EpochShuffle, build_trainer, initial_model, make_pairs
+from srmnist.training import train
 from users import TRAIN, refusal, run, tree
 
 
@@ -215,10 +217,10 @@ def test_a_loss_on_a_device_that_is_not_finite_is_named_with_its_iteration(train
 
 
 def test_memory_that_a_run_takes_grows_with_the_batch_and_the_data(data):
-    from srmnist.training import _device_memory
+    from srmnist.settings import device_memory
 
     dataset = srmnist.load_dataset(data)
-    small, large = (_device_memory(Settings(data=data, batchsize=size), dataset) for size in (1, 2))
+    small, large = (device_memory(Settings(data=data, batchsize=size), dataset) for size in (1, 2))
     assert 0 < small < large
     assert plan.size_in_bytes(plan.Shape(64, 28, 28)) < 100 * 2**20
 

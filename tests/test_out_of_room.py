@@ -124,6 +124,7 @@ from pathlib import Path
 import srmnist
 from chainer import training
 from srmnist import training as srmnist_training
+from srmnist.settings import Settings
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
@@ -135,7 +136,7 @@ def with_scales(*args):
     trainer.extend(lambda trainer: sizes.append(resident()), name="scales", trigger=(1, "epoch"))
     return trainer
 srmnist_training.build_trainer = with_scales
-settings = srmnist_training.Settings(epoch=6, batchsize=16, data=sys.argv[1])
+settings = Settings(epoch=6, batchsize=16, data=sys.argv[1])
 srmnist_training.train(settings, Path(sys.argv[2]))
 print((sizes[-1] - sizes[1]) >> 20)
 """

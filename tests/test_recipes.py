@@ -11,7 +11,9 @@ from srmnist import load_dataset  # first: it makes Chainer import  # isort: ski
 import chainer
 
 from srmnist.recipes import Muon, OneCycle, make_optimizer, orthogonalise, rise_and_fall
-from srmnist.training import Settings, build_trainer, initial_model, make_pairs, train
+from srmnist.settings import Settings
+from srmnist.trainer import build_trainer, initial_model, make_pairs
+from srmnist.training import train
 
 from conftest import write_idx
 

@@ -8,7 +8,7 @@ from chainer.datasets import TupleDataset
 from chainer.iterators import SerialIterator
 from chainer.training import extensions
 from srmnist.distributed.shares import ShareEvaluator, ShareIterator
-from srmnist.training import EpochShuffle, initial_model, make_pairs
+from srmnist.trainer import EpochShuffle, initial_model, make_pairs
 
 COUNTERS = ("epoch", "current_position", "is_new_epoch", "epoch_detail", "previous_epoch_detail")
 

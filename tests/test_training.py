@@ -10,7 +10,9 @@ import pytest
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
 from chainer.training import extensions
-from srmnist.training import EpochShuffle, Settings, build_trainer, initial_model, make_pairs, train
+from srmnist.settings import Settings
+from srmnist.trainer import EpochShuffle, build_trainer, initial_model, make_pairs
+from srmnist.training import train
 
 
 class Terminal(io.StringIO):

@@ -31,7 +31,8 @@ from srmnist.device import device_errors, select_device
 from srmnist.engine.gpu import machine
 from srmnist.engine.gpu.step import Step
 from srmnist.model import CNNAE
-from srmnist.training import Settings, train
+from srmnist.settings import Settings
+from srmnist.training import train
 
 UNCAPTURED = "engine uncaptured"
 _TURN = {"step": 50, "evaluate": 50}  # runs in one turn

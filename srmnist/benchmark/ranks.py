@@ -21,7 +21,8 @@ from srmnist.benchmark import measure
 from srmnist.data import embedded_mnist
 from srmnist.distributed.ranks import Ranks
 from srmnist.errors import UserError
-from srmnist.training import Settings, build_trainer, initial_model, make_pairs
+from srmnist.settings import Settings
+from srmnist.trainer import build_trainer, initial_model, make_pairs
 
 COUNTS = (1, 2)
 _WARMUP, _STEPS = 5, 40

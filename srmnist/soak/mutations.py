@@ -20,10 +20,11 @@ from srmnist import data
 from srmnist.checkpoint import load_weights
 from srmnist.errors import UserError
 from srmnist.model import CNNAE
+from srmnist.settings import Settings, identity
 from srmnist.snapshots import Snapshots
 from srmnist.soak import forgeries
 from srmnist.soak.small_runs import BATCHSIZE, finish, small_data, train_command
-from srmnist.training import Settings, build_trainer, identity, initial_model, make_pairs
+from srmnist.trainer import build_trainer, initial_model, make_pairs
 
 _MEMORY = 1 << 30
 _SECONDS = 20
