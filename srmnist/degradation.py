@@ -41,8 +41,9 @@ def degrade(images: Array, size: int | tuple[int, int] = (10, 10)) -> Array:
     ----------
     kzkadc, "ディープラーニングで簡単な超解像をやってみた", section 低画質データの作成.
     """
+    shrunk = shrink(images, size)
     height, width = images.shape[2:]
-    return enlarge(shrink(images, size), (height, width))
+    return enlarge(shrunk, (height, width))
 
 
 def shrink(images: Array, size: int | tuple[int, int] = (10, 10)) -> Array:

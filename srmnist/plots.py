@@ -45,7 +45,7 @@ def draw_sizes(reports: Sequence[Mapping[str, Any]]) -> Figure:
     """
     figure = Figure(figsize=(11, 3.8), dpi=_DPI, layout="constrained")
     axes = figure.subplots(1, 2)
-    styles = {"restored": "-", "degraded": "--", "original": ":"}
+    styles = {"restored": "o-", "degraded": "v--", "original": "s:"}
     for number, data in enumerate(dict.fromkeys(report["data"] for report in reports)):
         chosen = sorted((report for report in reports if report["data"] == data), key=lambda r: r["size"])
         sizes = [report["size"] for report in chosen]
@@ -54,7 +54,7 @@ def draw_sizes(reports: Sequence[Mapping[str, Any]]) -> Figure:
                 values = [report["rows"][row][measure] for report in chosen]
                 if any(value is not None for value in values):
                     points = [np.nan if value is None else value for value in values]
-                    ax.plot(sizes, points, style, marker=".", color=f"C{number}", label=f"{data}, {row}")
+                    ax.plot(sizes, points, style, markersize=4, color=f"C{number}", label=f"{data}, {row}")
     axes[0].set(ylabel="PSNR, mean over images [dB]")
     axes[1].set(ylabel="share of images that 1-NN recognises")
     for ax in axes:

@@ -1,11 +1,13 @@
 """Recipes: the article's way to train the network, and a better one for the same layers and epochs."""
 
+import functools
 import math
 from typing import Any
 
 import chainer
 import numpy as np
 from chainer import UpdateRule, backend, optimizers, training
+from threadpoolctl import ThreadpoolController
 
 from srmnist.arrays import Array
 from srmnist.model import CNNAE
@@ -64,10 +66,17 @@ class Muon(UpdateRule):
         momentum = self.state["momentum"]
         momentum *= _MOMENTUM
         momentum += param.grad
-        step = orthogonalise((param.grad + _MOMENTUM * momentum).reshape(len(momentum), -1))
+        # The matrices are small: BLAS's threads would gain nothing, and spin on while the engine's work.
+        with _blas().limit(limits=1, user_api="blas"):
+            step = orthogonalise((param.grad + _MOMENTUM * momentum).reshape(len(momentum), -1))
         rate = self.hyperparam.alpha * (_MUON_PEAK / _PEAK) * math.sqrt(max(1, step.shape[0] / step.shape[1]))
         array: Any = param.array
         array -= np.float32(rate) * step.reshape(momentum.shape)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def orthogonalise(matrix: Array) -> Array:
