@@ -122,7 +122,7 @@ def evaluate(
     dataset = load_dataset(data)
     originals = to_float(dataset.test.images)
     check_size(size, originals)
-    judge = Judge(dataset, gpu)
+    judge = Judge(dataset, originals, gpu)
     shrunk = shrink(originals, size)
     degraded = enlarge(shrunk, originals.shape[2:])
     restored = restore(degraded, model)
@@ -184,7 +184,7 @@ def _load_report(path: Path) -> dict[str, Any]:
 
 
 class Judge:
-    """Measures images against the originals of a test set.
+    """Measures images against `originals`, a data set's test images as float32 (N, 1, H, W).
 
     Attributes
     ----------
@@ -192,8 +192,8 @@ class Judge:
         Training images that its 1-nearest-neighbour classifier compares with; 0 where there are no labels.
     """
 
-    def __init__(self, dataset: Dataset, gpu: int = -1) -> None:
-        self._originals = to_float(dataset.test.images)
+    def __init__(self, dataset: Dataset, originals: np.ndarray, gpu: int = -1) -> None:
+        self._originals = originals
         self._labels = dataset.test.labels
         self._gpu, self._device = gpu, select_device(gpu)
         train = dataset.train
