@@ -434,6 +434,20 @@ def test_mpi_that_cannot_read_a_gpu_is_named_before_it_crashes():
     assert line.startswith("--communicator naive: this MPI cannot read a GPU's memory; take pure_nccl")
 
 
+JOINED = """
+import srmnist
+from srmnist.distributed import joined
+
+with joined("naive") as ranks:
+    print(ranks.comm.batched_copy)
+"""
+
+
+@needs_mpi
+def test_gradients_go_to_nccl_without_the_kernel_that_does_not_compile_with_cupy_14():
+    assert run([sys.executable, "-c", JOINED]).stdout == "False\n"
+
+
 @pytest.mark.parametrize("communicator", ["flat", "pure_nccl"])
 def test_communicator_of_gpus_is_refused_on_the_cpu_and_without_cupy(monkeypatch, communicator):
     monkeypatch.setattr(cuda, "available", False)

@@ -57,6 +57,10 @@ class Ranks(Alone):
         import chainermn
 
         self.comm = chainermn.create_communicator(communicator, self._world)
+        # The kernel that copies all arrays at once does not compile with CuPy 14, whose headers no longer
+        # bring "half" along. (PureNcclCommunicator.set_config would set True whatever it is given.)
+        with self.comm.config_scope():
+            self.comm.batched_copy = False
         _share_cores(self._world)
 
     @contextmanager
@@ -124,11 +128,15 @@ class Ranks(Alone):
         )
 
     def evaluator(
-        self, iterator: ShareIterator, model: chainer.Chain, converter: Callable = concat_examples
+        self,
+        iterator: ShareIterator,
+        model: chainer.Chain,
+        converter: Callable = concat_examples,
+        loss: Callable | None = None,
     ) -> extensions.Evaluator:
         from chainermn import create_multi_node_evaluator
 
-        evaluator = ShareEvaluator(iterator, model, converter, device=model.device)
+        evaluator = ShareEvaluator(iterator, model, converter, device=model.device, eval_func=loss)
         return create_multi_node_evaluator(evaluator, self.comm)
 
     def begin(self, trainer: training.Trainer, interruption: AgreedInterruption) -> None:
