@@ -29,7 +29,7 @@ def save(path: Path, model: chainer.Link) -> None:
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Save arrays as an npz file, whole or not at all.
+    """Save arrays as an npz file, whole or not at all; the same arrays make the same file.
 
     Raises
     ------
@@ -42,7 +42,8 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         if np.asarray(array).dtype.hasobject:
             raise TypeError(f"{name} holds Python objects, which could only be pickled")
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    # Chainer keeps names in sets, whose order is another one in every process.
+    np.savez_compressed(buffer, **dict(sorted(arrays.items())))  # type: ignore[arg-type]
     write_whole(path, lambda file: file.write(buffer.getbuffer()))
 
 

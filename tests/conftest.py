@@ -81,8 +81,8 @@ def run_python(*args: str | Path, cwd: Path | None = None, **kwds) -> subprocess
 def script() -> Callable[..., subprocess.CompletedProcess]:
     """Run one of the scripts: ``script("train.py", "--epoch", 1, cwd=...)``."""
 
-    def run(name: str, *args: str | int | Path, cwd: Path) -> subprocess.CompletedProcess:
-        return run_python(ROOT / "scripts" / name, *map(str, args), cwd=cwd)
+    def run(name: str, *args: str | int | Path, cwd: Path, **kwds) -> subprocess.CompletedProcess:
+        return run_python(ROOT / "scripts" / name, *map(str, args), cwd=cwd, **kwds)
 
     return run
 

@@ -1,6 +1,7 @@
 """The scripts, run as a user runs them: what they say, what they write, how they refuse."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import srmnist
+from srmnist.soak.small_runs import small_data
 from test_model import PARAMETERS, STATISTICS
 
 
@@ -62,6 +64,17 @@ def test_training_writes_a_json_log(trained):
     directory, _ = trained
     (entry,) = json.loads((directory / "results" / "log").read_text())
     assert {"epoch", "iteration", "main/loss", "validation/main/loss", "elapsed_time"} <= entry.keys()
+
+
+def test_the_same_command_writes_the_same_file(script, tmp_path):
+    # Python gives strings other hashes, and so sets of names another order, in each process.
+    small_data(tmp_path / "data", 64, 16)
+    for name in ("1", "2"):
+        command = ("train.py", "--epoch", 1, "--data", tmp_path / "data", "-o", name)
+        done = script(*command, cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": name})
+        assert done.returncode == 0, done.stderr
+    first, second = ((tmp_path / name / "model.npz").read_bytes() for name in ("1", "2"))
+    assert first == second
 
 
 def test_training_draws_the_losses(trained):
