@@ -95,15 +95,15 @@ def import_stand_ins() -> Iterator[None]:
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Leave out two warnings about CuPy, while Chainer is being imported, that nobody can or need heed.
+    """Leave out three warnings about CuPy, while Chainer is being imported, that nobody can or need heed.
 
     Chainer says that cuDNN is not enabled and advises to install CuPy anew, which helps no more: CuPy 14 has
-    no cuDNN part. CuPy warns that there is no NCCL when ``multiprocess_parallel_updater.py`` asks for it;
-    only a run on several GPUs needs NCCL.
+    no cuDNN part, and CuPy 13 warns that cuDNN is not there, which no engine needs. CuPy warns that there is
+    no NCCL when ``multiprocess_parallel_updater.py`` asks for it; only a run on several GPUs needs NCCL.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "cuDNN is not enabled", UserWarning)
-        warnings.filterwarnings("ignore", r"\s*nccl library could not be loaded", UserWarning)
+        warnings.filterwarnings("ignore", r"\s*(nccl|cudnn) library could not be loaded", UserWarning)
         yield
 
 

@@ -66,10 +66,14 @@ class Alone:
         )
 
     def evaluator(
-        self, iterator: SerialIterator, model: chainer.Chain, converter: Callable = concat_examples
+        self,
+        iterator: SerialIterator,
+        model: chainer.Chain,
+        converter: Callable = concat_examples,
+        loss: Callable | None = None,
     ) -> extensions.Evaluator:
-        """The evaluation at the end of each epoch."""
-        return extensions.Evaluator(iterator, model, converter, device=model.device)
+        """The evaluation at the end of each epoch: of `loss`, the model itself by default."""
+        return extensions.Evaluator(iterator, model, converter, device=model.device, eval_func=loss)
 
     def begin(self, trainer: training.Trainer, interruption: Interruption) -> None:
         """Bring all processes to where the leading one is, just before the first step."""

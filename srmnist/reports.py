@@ -1,14 +1,15 @@
 """What a run tells while it goes: the log, the curve, the table of losses."""
 
-import copy
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn, TextIO
 
 import chainer
-from chainer import training
+from chainer import reporter, training
 from chainer.backends import cuda
 from chainer.training import extensions
 from chainer.types import NdArray
@@ -18,6 +19,53 @@ from srmnist.files import replacing, write_whole
 
 LOSS = "main/loss"
 VALIDATION_LOSS = "validation/main/loss"
+
+
+class _Losses(reporter.DictSummary):
+    """Chainer's DictSummary, which sums only when it is asked to: losses on a GPU come over all at once.
+
+    They are summed in their order and in float32 as ever, on the host.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._unseen: list[dict[str, NdArray]] = []
+
+    def add(self, observation: Mapping[str, chainer.Variable | NdArray | float]) -> None:
+        # The arrays alone: a Variable would keep its whole graph.
+        self._unseen.append({name: getattr(value, "array", value) for name, value in observation.items()})
+
+    def compute_mean(self) -> dict[str, float]:
+        self._sum()
+        return super().compute_mean()
+
+    def make_statistics(self) -> dict[str, float]:
+        self._sum()
+        return super().make_statistics()
+
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
+        self._sum()
+        # At the end of an epoch the sum of losses has no entries yet, and in mid-epoch it has one: with one
+        # always there, every snapshot holds the same names.
+        self._summaries[LOSS]
+        super().serialize(serializer)
+
+    def _sum(self) -> None:
+        for observation in _fetched(self._unseen):
+            super().add(observation)
+        self._unseen = []
+
+
+def _fetched(observations: Sequence[Mapping[str, NdArray | float]]) -> list[dict[str, NdArray | float]]:
+    """Copies of observations with all that lay on a GPU in main memory, brought there at once."""
+    on_device = [value for each in observations for value in each.values() if isinstance(value, cuda.ndarray)]
+    if not on_device:
+        return [dict(each) for each in observations]
+    fetched = iter(cuda.cupy.stack(on_device).get())
+    return [
+        {name: next(fetched) if isinstance(value, cuda.ndarray) else value for name, value in each.items()}
+        for each in observations
+    ]
 
 
 class LogReport(extensions.LogReport):
@@ -37,11 +85,8 @@ class LogReport(extensions.LogReport):
         if len(self.log) > entries:
             self._write(trainer)
 
-    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
-        # At the end of an epoch the sum of losses has no entries yet, and in mid-epoch it has one: with one
-        # always there, every snapshot holds the same names.
-        self._summary._summaries[LOSS]
-        super().serialize(serializer)
+    def _init_summary(self) -> None:
+        self._summary = _Losses()
 
     def _write(self, trainer: training.Trainer) -> None:
         text = json.dumps(self.log, indent=4)
@@ -49,32 +94,35 @@ class LogReport(extensions.LogReport):
 
 
 class LossPlot(extensions.PlotReport):
-    """Chainer's PlotReport; its file appears whole, and after a resume it continues from the log."""
+    """Chainer's PlotReport of what LogReport has logged; its file appears whole.
+
+    Chainer's own would sum every loss a second time, and after a resume draw a point too many: its snapshots
+    forget a PlotReport's trigger and its sum.
+    """
 
     name = "PlotReport"
 
     def __init__(self) -> None:
         super().__init__([LOSS, VALIDATION_LOSS], "epoch")
+        self._trigger = lambda trainer: True  # whenever it is called
 
     def initialize(self, trainer: training.Trainer) -> None:
-        # Chainer's own snapshots forget a PlotReport's trigger and its sum of losses, so that a resumed curve
-        # has a point too many. Both are LogReport's.
-        report = trainer.get_extension("LogReport")
-        if report.log:
-            *earlier, last = report.log
-            self._data = {key: [(entry["epoch"], entry[key]) for entry in earlier] for key in self._y_keys}
-            self._summary.add(last)
-            self._trigger = lambda trainer: True
+        if trainer.get_extension("LogReport").log:  # resumed
             self(trainer)
-        self._trigger, self._summary = copy.deepcopy((report._trigger, report._summary))
 
     def __call__(self, trainer: training.Trainer) -> None:
+        *earlier, last = trainer.get_extension("LogReport").log
+        self._data = {key: [(entry["epoch"], entry[key]) for entry in earlier] for key in self._y_keys}
         with replacing(Path(trainer.out) / "loss.png") as temporary:
             self._file_name = temporary.name
-            super().__call__(trainer)
+            super().__call__(
+                SimpleNamespace(
+                    observation=last, updater=trainer.updater, out=trainer.out, is_before_training=False
+                )
+            )
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
-        """Nothing: see `initialize`."""
+        """Nothing: LogReport's log is all it needs."""
 
 
 class Lines:

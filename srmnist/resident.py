@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import chainer
 import numpy as np
@@ -11,8 +11,9 @@ from chainer import iterators, reporter, training
 from chainer.datasets import TupleDataset
 from chainer.types import NdArray
 
-from srmnist.engine.gpu import step
 from srmnist.engine.gpu.machine import Machine
+from srmnist.engine.gpu.step import Evaluation, Step
+from srmnist.engine.gpu.vectors import Vectors, computes, updates
 
 
 class Resident:
@@ -29,7 +30,7 @@ class Resident:
     """
 
     def __init__(self, machine: Machine, pairs: TupleDataset) -> None:
-        self.machine = machine
+        self._xp = machine.xp
         self.inputs, self.targets = (machine.xp.asarray(images) for images in pairs._datasets)
         self.indices = range(len(pairs))
 
@@ -40,26 +41,24 @@ class Resident:
         first, last = batch[0], batch[-1]
         if last - first == len(batch) - 1 and all(b - a == 1 for a, b in itertools.pairwise(batch)):
             return self.inputs[first : last + 1], self.targets[first : last + 1]  # in order: no copy
-        chosen = self.machine.xp.asarray(np.asarray(batch))
+        chosen = self._xp.asarray(np.asarray(batch))
         return self.inputs[chosen], self.targets[chosen]
 
 
 class ResidentUpdater(training.updaters.StandardUpdater):
-    """A StandardUpdater whose steps are the GPU engine's, where that can compute them.
+    """A StandardUpdater whose loss and gradients, and with plain Adam the update too, are the GPU engine's.
 
-    With ``chainer.config.plain``, or with another optimiser than plain Adam, it is a StandardUpdater that
-    takes its batches from the device.
+    Another optimiser, ChainerMN's included, finds the gradients in the parameters and updates these itself.
+    With ``chainer.config.plain`` all is as in a StandardUpdater that takes its batches from the device.
 
     Parameters
     ----------
     iterator : SerialIterator
         Over the indices of `data`.
     optimizer : chainer.Optimizer
-        Set up with a model that is on the device.
     data : Resident
-    average : callable, optional
-        Called with the step between its gradients and its update: whoever trains on several devices averages
-        ``step.gradient`` there, in place.
+    vectors : Vectors
+        Of the model and the optimiser.
     """
 
     def __init__(
@@ -67,22 +66,52 @@ class ResidentUpdater(training.updaters.StandardUpdater):
         iterator: iterators.SerialIterator,
         optimizer: chainer.Optimizer,
         data: Resident,
-        average: Callable[[step.Step], None] | None = None,
+        vectors: Vectors,
     ) -> None:
         super().__init__(iterator, optimizer, converter=data)
-        self._step = step.Step(data.machine, optimizer, data.inputs, data.targets)
-        self._average = average
+        self._step = Step(vectors, data.inputs, data.targets)
 
     def update_core(self) -> None:
         optimizer = self.get_optimizer("main")
-        if chainer.config.plain or not step.fits(optimizer):
+        if chainer.config.plain or optimizer._loss_scale or not computes(optimizer.target):
             super().update_core()
             return
         iterator = self.get_iterator("main")
         loss = self._step.gradients(iterator.next())
-        if self._average is not None:
-            self._average(self._step)
-        self._step.update()
+        if updates(optimizer):
+            self._step.update()
+        else:
+            optimizer.update()
         reporter.report({"loss": loss}, optimizer.target)
         if iterator.is_new_epoch:
             optimizer.new_epoch(auto=True)
+
+
+class ResidentEvaluation:
+    """The model's ``__call__`` for batches of indices: an ``eval_func`` for Chainer's Evaluator.
+
+    Parameters
+    ----------
+    data : Resident
+    vectors : Vectors
+        Of the model.
+    """
+
+    def __init__(self, data: Resident, vectors: Vectors) -> None:
+        self._data = data
+        self._vectors = vectors
+        self._evaluation = Evaluation(vectors, data.inputs, data.targets)
+
+    def __call__(self, batch: Sequence[int]) -> chainer.Variable | NdArray:
+        """The loss, shape (); reported as ``loss``."""
+        model = self._vectors.model
+        if chainer.config.plain or not computes(model):
+            return model(*self._data(batch))
+        loss = self._evaluation.loss(batch)
+        reporter.report({"loss": loss}, model)
+        return loss
+
+    @staticmethod
+    def converter(batch: Sequence[int], device: chainer.backend.Device | None = None) -> Sequence[int]:
+        """The indices as they are."""
+        return batch

@@ -12,11 +12,12 @@ from chainer.training import extensions
 from srmnist.data import to_float
 from srmnist.degradation import degrade
 from srmnist.engine.gpu import machine
+from srmnist.engine.gpu.vectors import Vectors
 from srmnist.job import Alone
 from srmnist.model import CNNAE
 from srmnist.recipes import TUNED, OneCycle, make_optimizer
 from srmnist.reports import Lines, LogReport, LossPlot, StopIfDiverged
-from srmnist.resident import Resident, ResidentUpdater
+from srmnist.resident import Resident, ResidentEvaluation, ResidentUpdater
 from srmnist.settings import Settings
 
 
@@ -74,7 +75,7 @@ def build_trainer(
     trainer.extend(LogReport())
     columns = ["epoch", "main/loss", "validation/main/loss", "elapsed_time"]
     trainer.extend(extensions.PrintReport(columns, out=Lines(terminal)))
-    trainer.extend(LossPlot())
+    trainer.extend(LossPlot(), trigger=(1, "epoch"))
     if terminal.isatty():
         # A trigger without a state: a run may be resumed where there is no terminal.
         trainer.extend(extensions.ProgressBar(out=terminal), trigger=lambda trainer: True)
@@ -98,5 +99,7 @@ def _resident_updater(
     train_iter, test_iter = job.iterators(
         train_data.indices, test_data.indices, settings.batchsize, EpochShuffle(settings.seed)
     )
-    updater = ResidentUpdater(train_iter, optimizer, train_data)
-    return updater, job.evaluator(test_iter, optimizer.target, test_data)
+    vectors = Vectors(device, optimizer)
+    updater = ResidentUpdater(train_iter, optimizer, train_data, vectors)
+    evaluation = ResidentEvaluation(test_data, vectors)
+    return updater, job.evaluator(test_iter, optimizer.target, evaluation.converter, evaluation)

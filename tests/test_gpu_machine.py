@@ -7,6 +7,7 @@ import pytest
 
 import srmnist  # noqa: F401 – first: it makes Chainer import
 from chainer.backends import cuda
+from srmnist.engine.gpu import machine as machines
 from srmnist.engine.gpu.machine import Machine
 from srmnist.engine.gpu.plan import Launch, Place
 
@@ -48,7 +49,20 @@ def launched(monkeypatch):
         def get_function(self, name):
             return lambda *arguments: calls.append((name, *arguments))
 
-    fake = SimpleNamespace(RawModule=Module, cuda=SimpleNamespace(MemoryPool=SimpleNamespace, Stream=Stream))
+    class Event:
+        def __init__(self, disable_timing: bool) -> None:
+            assert disable_timing
+
+        def synchronize(self) -> None:
+            calls.append(("wait", self))
+
+        def record(self) -> None:
+            calls.append(("record", self))
+
+    fake_cuda = SimpleNamespace(
+        MemoryPool=SimpleNamespace, Stream=Stream, Event=Event, alloc_pinned_memory=bytearray
+    )
+    fake = SimpleNamespace(RawModule=Module, cuda=fake_cuda)
     monkeypatch.setattr(cuda, "cupy", fake)
     monkeypatch.setattr(Stream, "events", calls, raising=False)
     return calls
@@ -87,3 +101,23 @@ def test_capture_that_fails_is_ended(launched, monkeypatch):
     with pytest.raises(RuntimeError, match="not permitted"):
         Machine(0).capture(not_permitted)
     assert launched == ["new", "enter", "begin", "end", "leave"]
+
+
+def test_an_upload_waits_only_until_the_memory_it_passes_through_is_free(launched):
+    class Buffer:
+        def set(self, array):
+            launched.append(("set", array, array.copy()))
+
+    machine, number = Machine(0), 0
+    for number in range(2 * machines._STAGES):
+        array = np.full(3 + number % 2, number, np.int32)
+        machine.upload(array, Buffer())
+        array[:] = -1
+    turns = [launched[i : i + 3] for i in range(0, len(launched), 3)]
+    assert [[call[0] for call in turn] for turn in turns] == [["wait", "set", "record"]] * (number + 1)
+    assert all(turn[0][1] is turn[2][1] for turn in turns)  # the event of that memory
+    assert len({turn[0][1] for turn in turns}) == machines._STAGES
+    for i, (_, (_, sent, content), _) in enumerate(turns):
+        np.testing.assert_array_equal(content, np.full(3 + i % 2, i))
+        if i >= machines._STAGES:  # not written to again
+            np.testing.assert_array_equal(sent, content)

@@ -14,7 +14,8 @@ from conftest import write_idx
 from gpu_engine import to_host, why_no_gpu
 from srmnist import reports
 from srmnist.engine.gpu import plan, step
-from srmnist.resident import Resident, ResidentUpdater
+from srmnist.engine.gpu.vectors import Vectors
+from srmnist.resident import Resident, ResidentEvaluation, ResidentUpdater
 from srmnist.soak.small_runs import finish, results, small_data, train_command
 from srmnist.settings import Settings
 from srmnist.trainer import EpochShuffle, build_trainer, initial_model, make_pairs
@@ -102,7 +103,7 @@ def test_plain_computes_with_the_article_s_functions(on_machine, data, tmp_path,
     assert 0 < result.mse < 1
 
 
-def parts(machine, count=20, batchsize=8, average=None, optimizer=None):
+def parts(machine, count=20, batchsize=8, optimizer=None):
     """An updater on a machine, and the model that it trains."""
     pairs = make_pairs(srmnist.load_dataset().train.images[:count, 7:21, 7:21], 7)
     model = initial_model(0)
@@ -112,27 +113,57 @@ def parts(machine, count=20, batchsize=8, average=None, optimizer=None):
     optimizer.setup(model)
     resident = Resident(machine, pairs)
     iterator = chainer.iterators.SerialIterator(resident.indices, batchsize, order_sampler=EpochShuffle(0))
-    return ResidentUpdater(iterator, optimizer, resident, average), model
+    return ResidentUpdater(iterator, optimizer, resident, Vectors(machine, optimizer)), model
+
+
+def test_an_optimiser_with_a_hook_finds_the_engine_s_gradients(on_machine, monkeypatch):
+    hooks = chainer.optimizer_hooks.WeightDecay(0.1), chainer.optimizer_hooks.GradientClipping(1e-3)
+    updater, model = parts(on_machine)
+    optimizer = updater.get_optimizer("main")
+    for hook in hooks:
+        optimizer.add_hook(hook)
+    for _ in range(3):
+        updater.update()
+    assert optimizer.t == 3
+    found = {name: to_host(parameter.array) for name, parameter in model.namedparams()}
+    monkeypatch.undo()
+
+    pairs = make_pairs(srmnist.load_dataset().train.images[:20, 7:21, 7:21], 7)
+    model = initial_model(0)
+    optimizer = chainer.optimizers.Adam().setup(model)
+    for hook in hooks:
+        optimizer.add_hook(hook)
+    iterator = chainer.iterators.SerialIterator(pairs, 8, order_sampler=EpochShuffle(0))
+    updater = chainer.training.updaters.StandardUpdater(iterator, optimizer)
+    with chainer.using_config("plain", True):
+        for _ in range(3):
+            updater.update()
+    for name, parameter in model.namedparams():
+        np.testing.assert_allclose(found[name], parameter.array, rtol=1e-2, atol=2e-4, err_msg=name)
 
 
 def test_gradients_are_there_between_backward_and_update(on_machine):
     seen = []
-    updater, model = parts(on_machine, average=lambda step: seen.append(to_host(step.gradient).copy()))
+
+    class Looking(chainer.optimizers.Adam):
+        def update(self, *args, **kwds):
+            seen.append({name: to_host(p.grad).copy() for name, p in self.target.namedparams()})
+            super().update(*args, **kwds)
+
+    updater, _ = parts(on_machine, optimizer=Looking())
     updater.update()
     updater.update()
     assert len(seen) == 2
-    assert all(np.abs(gradient).max() > 0 for gradient in seen)
-    np.testing.assert_array_equal(seen[1][:144].reshape(16, 1, 3, 3), to_host(model.conv1.W.grad))
+    assert all(np.abs(gradient).max() > 0 for gradient in seen[1].values())
+    assert not np.array_equal(seen[0]["/conv1/W"], seen[1]["/conv1/W"])
 
 
-def test_an_optimiser_with_a_hook_is_chainers_and_takes_its_batches_from_the_device(on_machine):
-    updater, model = parts(on_machine)
-    hook = chainer.optimizer_hooks.GradientClipping(1e-3)
-    updater.get_optimizer("main").add_hook(hook)
-    before = to_host(model.conv4.W.array).copy()
-    updater.update()
-    assert updater.get_optimizer("main").t == 1
-    assert not np.array_equal(to_host(model.conv4.W.array), before)
+def test_the_tuned_recipe_agrees_with_the_cpu_s(on_machine, data, tmp_path, monkeypatch):
+    found, _ = trained(on_machine, data, tmp_path / "there", recipe="tuned")
+    monkeypatch.undo()
+    flags = Settings(epoch=2, batchsize=8, size=7, data=data, recipe="tuned")
+    expected = train(flags, tmp_path / "here", terminal=io.StringIO())
+    assert found.mse == pytest.approx(expected.mse, rel=1e-2)
 
 
 def test_batches_hold_the_images_that_their_indices_name(on_machine):
@@ -158,6 +189,26 @@ def test_the_evaluation_is_the_mean_over_batches_as_on_the_cpu(on_machine, data,
     found = evaluated(there)
     monkeypatch.undo()
     assert found == pytest.approx(evaluated(model), rel=1e-5)
+
+
+def test_the_evaluation_follows_the_weights_and_leaves_the_gradients_alone(on_machine):
+    updater, model = parts(on_machine)
+    data, vectors = updater.converter, updater._step._vectors
+    evaluation = ResidentEvaluation(data, vectors)
+    batch = [3, 1, 4, 5]
+
+    def expected():
+        with chainer.using_config("train", False), chainer.using_config("plain", True):
+            return float(model(*data(batch)).array)
+
+    losses = []
+    for _ in range(3):  # as launched, and as captured
+        updater.update()
+        before = to_host(updater._step.gradient).copy()
+        losses.append(float(evaluation(batch)))
+        assert losses[-1] == pytest.approx(expected(), rel=1e-4)
+        np.testing.assert_array_equal(to_host(updater._step.gradient), before)
+    assert len(set(losses)) == 3
 
 
 class Late(np.ndarray):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
 from chainer.training import extensions
+from srmnist import reports
 from srmnist.settings import Settings
 from srmnist.trainer import EpochShuffle, build_trainer, initial_model, make_pairs
 from srmnist.training import train
@@ -58,6 +60,20 @@ def test_trainer_is_built_as_in_the_article(tmp_path):
         ("PlotReport", extensions.PlotReport),
     ):
         assert isinstance(trainer.get_extension(name), kind)
+
+
+def test_losses_are_summed_as_chainer_sums_them_and_keep_no_graph():
+    found, expected = reports._Losses(), chainer.reporter.DictSummary()
+    graphs = []
+    for value in np.random.default_rng(0).random(100, np.float32):
+        loss = chainer.functions.square(chainer.Variable(np.array(value)))
+        graphs.append(weakref.ref(loss.creator))
+        for summary in (found, expected):
+            summary.add({"main/loss": loss, "lr": 0.1})
+    del loss
+    assert not any(graph() for graph in graphs)
+    assert found.compute_mean() == expected.compute_mean()
+    assert found.make_statistics() == expected.make_statistics()
 
 
 def test_same_seed_gives_the_same_weights_bit_for_bit(engine, small_mnist, tmp_path):

@@ -29,7 +29,8 @@ from srmnist.data import load_mnist
 from srmnist.degradation import degrade
 from srmnist.device import device_errors, select_device
 from srmnist.engine.gpu import machine
-from srmnist.engine.gpu.step import Step
+from srmnist.engine.gpu.step import Evaluation, Step
+from srmnist.engine.gpu.vectors import Vectors
 from srmnist.model import CNNAE
 from srmnist.settings import Settings
 from srmnist.training import train
@@ -40,7 +41,7 @@ _WARMUP = 5  # runs before the first turn: compilation, capture
 
 
 class Variant(NamedTuple):
-    """One implementation: a training step on a batch of indices, an evaluation of the same batch."""
+    """One implementation: a training step on a batch of indices, and the loss of such a batch, evaluated."""
 
     step: Callable[[np.ndarray], Any]
     evaluate: Callable[[np.ndarray], Any]
@@ -208,15 +209,15 @@ def table(report: dict[str, Any]) -> str:
 
 def _engine(degraded: np.ndarray, originals: np.ndarray, captured: bool) -> Variant:
     device = machine.current()
-    inputs, targets = (device.xp.asarray(images) for images in (degraded, originals))
-    optimizer = _optimizer()
-    training = Step(device, optimizer, inputs, targets, captured)
+    data = [device.xp.asarray(images) for images in (degraded, originals)]
+    vectors = Vectors(device, _optimizer())
+    training, evaluation = (kind(vectors, *data, captured) for kind in (Step, Evaluation))
 
     def step(batch: np.ndarray) -> None:
         training.gradients(batch)
         training.update()
 
-    return Variant(step, _evaluation(optimizer.target, inputs, plain=False))
+    return Variant(step, evaluation.loss)
 
 
 def _plain_chainer(degraded: np.ndarray, originals: np.ndarray) -> Variant:
@@ -228,7 +229,14 @@ def _plain_chainer(degraded: np.ndarray, originals: np.ndarray) -> Variant:
         with chainer.using_config("plain", True):
             optimizer.update(optimizer.target, inputs[index], targets[index])
 
-    return Variant(step, _evaluation(optimizer.target, inputs, plain=True))
+    def evaluate(batch: np.ndarray) -> None:
+        index = cuda.cupy.asarray(batch)
+        with ExitStack() as stack:
+            for name, value in (("plain", True), ("train", False), ("enable_backprop", False)):
+                stack.enter_context(chainer.using_config(name, value))
+            optimizer.target(inputs[index], targets[index])
+
+    return Variant(step, evaluate)
 
 
 def _optimizer() -> optimizers.Adam:
@@ -237,16 +245,6 @@ def _optimizer() -> optimizers.Adam:
     optimizer = optimizers.Adam()
     optimizer.setup(model)
     return optimizer
-
-
-def _evaluation(model: CNNAE, inputs: chainer.types.NdArray, plain: bool) -> Callable[[np.ndarray], None]:
-    def evaluate(batch: np.ndarray) -> None:
-        with ExitStack() as stack:
-            for name, value in (("plain", plain), ("train", False), ("enable_backprop", False)):
-                stack.enter_context(chainer.using_config(name, value))
-            model.forward(inputs[cuda.cupy.asarray(batch)])
-
-    return evaluate
 
 
 def _torch(degraded: np.ndarray, originals: np.ndarray, name: str, gpu: int) -> Variant:
@@ -277,7 +275,7 @@ def _torch(degraded: np.ndarray, originals: np.ndarray, name: str, gpu: int) -> 
     def evaluate(batch: np.ndarray) -> None:
         model.eval()
         with torch.no_grad():
-            network(gathered(inputs, batch))
+            torch.nn.functional.mse_loss(network(gathered(inputs, batch)), gathered(targets, batch))
 
     return Variant(step, evaluate)
 

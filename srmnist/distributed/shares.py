@@ -52,6 +52,7 @@ class ShareEvaluator(extensions.Evaluator):
 
     def evaluate(self) -> dict[str, float]:
         iterator, model = self.get_iterator("main"), self.get_target("main")
+        evaluated = self.eval_func or model
         iterator.reset()
         total, batches = 0.0, 0
         with suppress(StopIteration), chainer.no_backprop_mode():
@@ -60,8 +61,9 @@ class ShareEvaluator(extensions.Evaluator):
                 batches += 1
                 if share:
                     with chainer.reporter.report_scope({}):
-                        loss = model(*self.converter(share, self.device))
-                    total += part * float(loss.array)
+                        batch = self.converter(share, self.device)
+                        loss = evaluated(*batch) if isinstance(batch, tuple) else evaluated(batch)
+                    total += part * float(chainer.as_array(loss))
         observation: dict[str, float] = {}
         with chainer.reporter.report_scope(observation):
             chainer.report({"loss": iterator.size * total / batches}, model)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
 
 import chainer
 import numpy as np
@@ -12,6 +14,8 @@ from chainer.backends import cuda
 
 from srmnist.engine.gpu.plan import Launch, Place
 from srmnist.engine.gpu.source import source
+
+_STAGES = 64  # uploads that may be under way
 
 
 def current() -> Machine:
@@ -43,6 +47,9 @@ class Machine:
         # The engine's buffers come from a pool of their own, which lives as long as the program: a captured
         # graph holds their addresses and nothing that would keep them.
         self._pool = self.xp.cuda.MemoryPool()
+        # From pageable memory CUDA may wait for the stream before it copies; from pinned memory never.
+        self._staging = [_Slot(self.xp.cuda.Event(disable_timing=True)) for _ in range(_STAGES)]
+        self._uploads = 0
 
     def empty(self, size: int, dtype: type) -> chainer.types.NdArray:
         """A buffer of any content."""
@@ -54,8 +61,19 @@ class Machine:
         return isinstance(array, cuda.ndarray) and array.device.id == self._device
 
     def upload(self, array: np.ndarray, to: chainer.types.NdArray) -> None:
-        """Copy a small array to a buffer, in the order of the stream; `array` may change at once."""
-        to.set(array)
+        """Copy a small array to a buffer, in the order of the stream; `array` may change at once.
+
+        This does not wait for the device, unless that is very far behind.
+        """
+        slot = self._staging[self._uploads % _STAGES]
+        self._uploads += 1
+        slot.sent.synchronize()
+        if slot.memory.nbytes < array.nbytes:
+            slot.memory = np.frombuffer(self.xp.cuda.alloc_pinned_memory(array.nbytes), np.uint8)
+        staged = slot.memory[: array.nbytes].view(array.dtype)
+        staged[...] = array
+        to.set(staged)
+        slot.sent.record()
 
     def bind(
         self, launches: Iterable[Launch], arrays: Mapping[str, chainer.types.NdArray]
@@ -99,6 +117,14 @@ class Machine:
         if name not in self._kernels:
             self._kernels[name] = self._module.get_function(name)
         return self._kernels[name]
+
+
+@dataclass
+class _Slot:
+    """Pinned memory that an upload passes through, and the event that tells when it has."""
+
+    sent: Any
+    memory: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
 
 
 def _argument(argument, arrays):

@@ -5,8 +5,8 @@ the same kernels, grids and buffer sizes, on the CPU.
 
 A buffer is a flat array with a name. These are the caller's to fill in: "parameters" (the eleven of
 `PARAMETERS` in one vector), "average1" to "average3" (running mean and variance of each normalisation,
-(2, C)), and "x" (B, H, W), or "feed", "inputs" and "targets" for `batch`; for `adam`, also "m" and "v". The
-kernels make all others.
+(2, C)), and "x" (B, H, W), or "indices", "inputs" and "targets" for `batch`; for `adam`, also
+"coefficients", "m" and "v". The kernels make all others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TILE_H, _TILE_W = 4, 28
 _ROWS = {2: 4, 3: 7}
 _SCALAR_BLOCKS = 128  # at most, of the kernels that walk over all pixels of a batch
 
-FEED_HEADER = 8  # 32-bit words before the indices in "feed"; the first six are Adam's, see `training.cuh`
+COEFFICIENTS = 6  # of Adam, see training.cuh
 
 
 class Launch(NamedTuple):
@@ -88,6 +88,7 @@ def buffers(shape: Shape) -> dict[str, tuple[int, type]]:
     floats = {
         "parameters": COUNT, "gradient": COUNT, "m": COUNT, "v": COUNT, "packed": _PACKED_SIZE,
         "x": pixels, "t": pixels, "y": pixels, "gy": pixels, "gz": pixels, "loss": 1,
+        "coefficients": COEFFICIENTS,
         "d3": pixels * CHANNELS[2], "g2": pixels * CHANNELS[1], "g1": pixels * CHANNELS[0],
         "shares": max(shares),
     }  # fmt: skip
@@ -99,7 +100,7 @@ def buffers(shape: Shape) -> dict[str, tuple[int, type]]:
     return {
         **{name: (size, np.float32) for name, size in floats.items()},
         **{name: (size, np.float64) for name, size in doubles.items()},
-        "feed": (FEED_HEADER + shape.batch, np.int32),
+        "indices": (shape.batch, np.int32),
     }
 
 
@@ -109,11 +110,6 @@ def split(vector: NdArray) -> list[NdArray]:
         vector[offset : offset + size].reshape(shape)
         for offset, size, shape in zip(OFFSETS, SIZES, PARAMETERS, strict=True)
     ]
-
-
-def size_in_bytes(shape: Shape) -> int:
-    """What all buffers of a training step take."""
-    return sum(size * np.dtype(dtype).itemsize for size, dtype in buffers(shape).values())
 
 
 def names(launches: Iterable[Launch]) -> set[str]:
@@ -126,11 +122,30 @@ def names(launches: Iterable[Launch]) -> set[str]:
     }
 
 
+def gradients(shape: Shape, layers: tuple[Normalisation, ...]) -> list[Launch]:
+    """A training step as far as "gradient" and "loss", from "indices"."""
+    forth = [*batch(shape), *forward(shape, layers, train=True), *squared_error(shape)]
+    return [*forth, *backward(shape, train=True)]
+
+
+def evaluation(shape: Shape, layers: tuple[Normalisation, ...]) -> list[Launch]:
+    """From "indices" to "loss", with the running statistics."""
+    return [*batch(shape), *forward(shape, layers, train=False), *squared_error(shape, train=False)]
+
+
+def size_in_bytes(shape: Shape) -> int:
+    """What the buffers of training steps and evaluations take, each having its own."""
+    layers = (Normalisation(0.0, 0.0),) * 3
+    sizes = {name: size * np.dtype(dtype).itemsize for name, (size, dtype) in buffers(shape).items()}
+    lists = ([*gradients(shape, layers), *adam()], evaluation(shape, layers))
+    return sum(sizes[name] for launches in lists for name in names(launches) & set(sizes))
+
+
 def batch(shape: Shape) -> list[Launch]:
-    """Gather the images that "feed" names: "x" and "t"."""
+    """Gather the images that "indices" names: "x" and "t"."""
     pixels = np.int32(shape.height * shape.width)
     blocks = -(-shape.pixels // 256)
-    arguments = ("feed", "inputs", "targets", "x", "t", pixels, np.int64(shape.pixels))
+    arguments = ("indices", "inputs", "targets", "x", "t", pixels, np.int64(shape.pixels))
     return [Launch("gather", blocks, 256, arguments)]
 
 
@@ -176,13 +191,14 @@ def _normalise(shape: Shape, layer: int, link: Normalisation, train: bool, updat
     ))  # fmt: skip
 
 
-def squared_error(shape: Shape) -> list[Launch]:
-    """The mean squared error of "y" against "t": "loss", and "gz" for `backward`."""
+def squared_error(shape: Shape, train: bool = True) -> list[Launch]:
+    """The mean squared error of "y" against "t": "loss", and what `backward` starts from, if `train`."""
     blocks, total = _scalar_blocks(shape), np.int64(shape.pixels)
+    gradient = "gradient" if train else None
     return [
         Launch("squared_error", blocks, 256, ("y", "t", "gz", "bias_shares", "loss_shares", total)),
         Launch("sum_scalars", 1, 256,
-               ("bias_shares", "loss_shares", np.int32(blocks), "gradient", "loss", total)),
+               ("bias_shares", "loss_shares", np.int32(blocks), gradient, "loss", total)),
     ]  # fmt: skip
 
 
@@ -221,8 +237,8 @@ def backward(shape: Shape, train: bool) -> list[Launch]:
 
 
 def adam() -> list[Launch]:
-    """Update "parameters", "m" and "v" by "gradient" and the head of "feed"."""
-    return [Launch("adam", -(-COUNT // 128), 128, ("feed", "parameters", "gradient", "m", "v"))]
+    """Update "parameters", "m" and "v" by "gradient" and "coefficients"."""
+    return [Launch("adam", -(-COUNT // 128), 128, ("coefficients", "parameters", "gradient", "m", "v"))]
 
 
 def _bn_gradient(shape: Shape, layer: int, train: bool) -> Launch:

@@ -1,14 +1,11 @@
 // What surrounds the network in a training step: the batch, the weights' layout, the loss, the sums, Adam.
 
-// A step's feed: six floats for Adam, two words of nothing, then the indices of the batch's images.
-enum { ALPHA_T, ONE_MINUS_BETA1, ONE_MINUS_BETA2, EPS, ETA, WEIGHT_DECAY, INDICES = 8 };
-
 // Images and their originals, gathered by index; `pixels` of an image, `total` of a batch.
 extern "C" __global__ void __launch_bounds__(256)
-    gather(const int* feed, const float* inputs, const float* targets, float* x, float* t, int pixels,
+    gather(const int* indices, const float* inputs, const float* targets, float* x, float* t, int pixels,
            long long total) {
     for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < total; i += (long long)gridDim.x * 256) {
-        long long from = (long long)feed[INDICES + i / pixels] * pixels + i % pixels;
+        long long from = (long long)indices[i / pixels] * pixels + i % pixels;
         x[i] = inputs[from];
         t[i] = targets[from];
     }
@@ -67,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // The mean over `total` of what the blocks of squared_error and sigmoid_gradient summed; the bias's gradient
-// is the sum. A block of 256 threads; `loss` may be null.
+// is the sum. A block of 256 threads; what is not wanted is null.
 extern "C" __global__ void __launch_bounds__(256)
     sum_scalars(const double* bias_shares, const double* loss_shares, int blocks, float* gradient, float* loss,
                 long long total) {
@@ -80,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(256)
     bias = block_sum(bias, scratch);
     errors = block_sum(errors, scratch);
     if (threadIdx.x > 0) return;
-    gradient[BIAS] = (float)bias;
+    if (gradient != nullptr) gradient[BIAS] = (float)bias;
     if (loss != nullptr) *loss = (float)(errors / total);
 }
 
@@ -104,10 +101,10 @@ extern "C" __global__ void __launch_bounds__(256)
     gradient[at + (output * inputs + input) * 9 + tap] = (float)all;
 }
 
-// Adam as chainer/optimizers/adam.py has it, on all parameters at once.
+// Adam as chainer/optimizers/adam.py has it, on all parameters at once. `h` holds what may change from step to step.
+enum { ALPHA_T, ONE_MINUS_BETA1, ONE_MINUS_BETA2, EPS, ETA, WEIGHT_DECAY };
 extern "C" __global__ void __launch_bounds__(128)
-    adam(const int* feed, float* parameters, const float* gradient, float* m, float* v) {
-    const float* h = (const float*)feed;
+    adam(const float* h, float* parameters, const float* gradient, float* m, float* v) {
     int i = blockIdx.x * 128 + threadIdx.x;
     if (i >= PARAMETERS) return;
     float g = gradient[i];
