@@ -1,1 +1,1 @@
-"""The GPU engine: CUDA kernels for CuPy, the lists of their launches, and a captured training step."""
+"""The GPU engine: CUDA kernels for CuPy, the lists of their launches, and training step and evaluation, captured."""
