@@ -2,12 +2,12 @@
 
 import functools
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import chainer
 import numpy as np
 from chainer import UpdateRule, backend, optimizers, training
-from threadpoolctl import ThreadpoolController
 
 from srmnist.arrays import Array
 from srmnist.model import CNNAE
@@ -66,16 +66,25 @@ class Muon(UpdateRule):
         momentum = self.state["momentum"]
         momentum *= _MOMENTUM
         momentum += param.grad
-        # The matrices are small: BLAS's threads would gain nothing, and spin on while the engine's work.
-        with _blas().limit(limits=1, user_api="blas"):
+        with _one_thread(momentum):
             step = orthogonalise((param.grad + _MOMENTUM * momentum).reshape(len(momentum), -1))
         rate = self.hyperparam.alpha * (_MUON_PEAK / _PEAK) * math.sqrt(max(1, step.shape[0] / step.shape[1]))
         array: Any = param.array
         array -= np.float32(rate) * step.reshape(momentum.shape)
 
 
+def _one_thread(array: Array) -> AbstractContextManager[object]:
+    """Hold the host's BLAS to one thread, if it is the host that computes with the array.
+
+    The matrices are small: BLAS's threads would gain nothing, and spin on while the engine's work.
+    """
+    return _blas().limit(limits=1, user_api="blas") if isinstance(array, np.ndarray) else nullcontext()
+
+
 @functools.cache
-def _blas() -> ThreadpoolController:
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController  # looks at all libraries that are loaded: not before now
+
     return ThreadpoolController()
 
 

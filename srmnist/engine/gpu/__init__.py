@@ -1,1 +1,1 @@
-"""The GPU engine: CUDA kernels for CuPy, the lists of their launches, and training step and evaluation, captured."""
+"""The GPU engine: CUDA kernels for CuPy, the lists of their launches, and what is captured of these."""
