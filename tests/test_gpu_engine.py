@@ -7,12 +7,12 @@ import pytest
 
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
+from comparisons import assert_same, everything, images, make_model
 from gpu_engine import send, to_host
 from srmnist import CNNAE, degrade, engine
 from srmnist.engine.gpu import step
 from srmnist.engine.gpu.vectors import Vectors, computes, updates
 from srmnist.engine.network import parameters
-from test_engine import assert_same, everything, images, make_model
 
 
 def found_there(machine, model, x, t, train=True):

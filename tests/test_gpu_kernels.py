@@ -3,21 +3,20 @@
 import copy
 import ctypes
 import importlib.util
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
 
 import srmnist  # noqa: F401 – first: it makes Chainer import  # isort: skip
 import chainer
+from comparisons import assert_same, closest_to_kink, everything, images, make_model
 from cuda_on_cpu.machine import kernel_names
 from gpu_engine import host_machine, to_host
 from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.source import source
 from srmnist.engine.network import normalisations, parameters
-from test_engine import assert_same, closest_to_kink, everything, images, make_model
 
 NAMES = ("conv1/W", "bn1/gamma", "bn1/beta", "conv2/W", "bn2/gamma", "bn2/beta", "conv3/W", "bn3/gamma",
          "bn3/beta", "conv4/W", "conv4/b")  # fmt: skip
@@ -59,17 +58,12 @@ def by_chainer(model, x, t, train=True):
     return found
 
 
-SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 15), st.integers(1, 34))
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(shape=SHAPES, train=st.booleans(), seed=st.integers(0, 2**16))
-def test_a_step_equals_chainers_for_every_shape_and_mode(machine, shape, train, seed):
-    x, t = images(seed, shape)
-    model = make_model(seed)
-    # One pixel has no variance: it is divided by the root of eps, and its rounding with it.
-    assume(np.prod(shape) > 1 or not train)
-    assume(closest_to_kink(model, x, train) > 1e-5)
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1, 2), (2, 4, 28), (1, 5, 29), (3, 8, 57)])
+def test_a_step_equals_chainers_at_the_edges_of_tiles(machine, shape, train):
+    # The first model of whose activations none lies where rounding would decide what its ReLU does.
+    cases = ((make_model(seed), *images(seed, shape)) for seed in itertools.count())
+    model, x, t = next(case for case in cases if closest_to_kink(*case[:2], train) > 1e-5)
     assert_same(computed(machine, model, x, t, train), by_chainer(model, x, t, train), 3e-4)
 
 
