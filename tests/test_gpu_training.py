@@ -159,6 +159,7 @@ def test_gradients_are_there_between_backward_and_update(on_machine):
 
 
 def test_the_tuned_recipe_agrees_with_the_cpu_s(on_machine, data, tmp_path, monkeypatch):
+    pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed, which it needs on the CPU")
     found, _ = trained(on_machine, data, tmp_path / "there", recipe="tuned")
     monkeypatch.undo()
     flags = Settings(epoch=2, batchsize=8, size=7, data=data, recipe="tuned")
