@@ -94,7 +94,8 @@ def _missing() -> str:
     reason = cuda._resolution_error
     if isinstance(reason, ModuleNotFoundError) and reason.name == "cupy":
         return "CuPy is not installed"
-    return f"CuPy cannot be loaded ({_line(reason)})"
+    # CuPy's own ImportError is a page of advice; its cause says what is wrong.
+    return f"CuPy cannot be loaded ({_line(reason.__cause__ or reason)})"
 
 
 def _try_out(version: str, gpu: int) -> None:

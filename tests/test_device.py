@@ -77,7 +77,8 @@ def test_without_cupy_the_message_says_what_to_install(monkeypatch):
 
 def test_cupy_that_cannot_be_loaded_is_told_with_its_reason(monkeypatch):
     monkeypatch.setattr(cuda, "available", False)
-    reason = ImportError("libcublas.so.12: cannot open shared object file\n\nMuch advice.")
+    reason = ImportError("\n================\nFailed to import CuPy.\n\nMuch advice.\n")  # as CuPy raises it
+    reason.__cause__ = ImportError("libcublas.so.12: cannot open shared object file")
     monkeypatch.setattr(cuda, "_resolution_error", reason, raising=False)
     line = refused(0)
     assert "CuPy cannot be loaded (libcublas.so.12: cannot open shared object file); install" in line
