@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from users import refusal, run, SCRIPTS
 
 pytest.importorskip("numba", reason="the benchmark times the CPU engine too")
 from srmnist.benchmark import gpu
+from srmnist.benchmark.variants import TORCHES
 
 
 def test_variants_take_turns_and_each_turn_begins_and_ends_with_an_idle_device():
@@ -29,6 +31,25 @@ def test_variants_take_turns_and_each_turn_begins_and_ends_with_an_idle_device()
             assert events.count((name, kind)) == gpu._WARMUP + 2 * gpu._TURN[kind]
     changes = [events[i] for i in range(len(events)) if i == 0 or events[i] != events[i - 1]]
     assert changes[::2] == ["idle"] * len(changes[::2])
+
+
+def test_a_pytorch_that_cannot_compute_is_left_out_and_said(monkeypatch, capsys):
+    def made(*args, **kwds):
+        return gpu.Variant(lambda batch: None, lambda batch: None)
+
+    def made_by_torch(degraded, originals, name, device):
+        def fail(batch):
+            raise RuntimeError("Cannot find a working triton installation\nMuch advice.")
+
+        return gpu.Variant(fail, fail) if name == "torch.compile" else made()
+
+    available = SimpleNamespace(is_available=lambda: True)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=available, device=lambda *names: names))
+    for name, function in (("_engine", made), ("_plain_chainer", made), ("_torch", made_by_torch)):
+        monkeypatch.setattr(gpu, name, function)
+    found = gpu.variants(np.empty(0), np.empty(0), 0, 4)
+    assert set(TORCHES) - set(found) == {"torch.compile"}
+    assert capsys.readouterr().err == "torch.compile is left out: Cannot find a working triton installation\n"
 
 
 def test_the_table_fits_a_narrow_terminal_and_names_the_ratios():
@@ -66,7 +87,7 @@ def test_on_a_gpu_every_variant_is_measured(tmp_path):
     from srmnist.device import select_device
 
     select_device(0)
-    made = gpu.variants(srmnist.degrade(originals[:64]), originals[:64], 0)
+    made = gpu.variants(srmnist.degrade(originals[:64]), originals[:64], 0, 16)
     times = gpu.measure(made, 16, 1, 64)
     assert {gpu.ENGINE, gpu.UNCAPTURED, gpu.PLAIN} <= set(times)
     assert all(np.isfinite(value) and value > 0 for row in times.values() for value in row.values())

@@ -11,12 +11,13 @@ import importlib.metadata
 import io
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import chainer
 import numpy as np
@@ -34,6 +35,9 @@ from srmnist.engine.gpu.vectors import Vectors
 from srmnist.model import CNNAE
 from srmnist.settings import Settings
 from srmnist.training import train
+
+if TYPE_CHECKING:
+    import torch
 
 UNCAPTURED = "engine uncaptured"
 _TURN = {"step": 50, "evaluate": 50}  # runs in one turn
@@ -73,7 +77,7 @@ def run(gpu: int, batch: int, rounds: int) -> dict[str, Any]:
     select_device(gpu)
     with device_errors(gpu):
         _, originals = load_mnist()
-        made = variants(degrade(originals), originals, gpu)
+        made = variants(degrade(originals), originals, gpu, batch)
         times = measure(made, batch, rounds, len(originals))
         peak = matrix_product_peak()
         del made
@@ -102,8 +106,11 @@ def run(gpu: int, batch: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def variants(degraded: np.ndarray, originals: np.ndarray, gpu: int) -> dict[str, Variant]:
-    """Make all variants that this machine can run, each with a model of its own."""
+def variants(degraded: np.ndarray, originals: np.ndarray, gpu: int, batch: int) -> dict[str, Variant]:
+    """Make all variants that this machine can run, each with a model of its own.
+
+    One of PyTorch's that cannot compute a batch here is left out, and stderr says why.
+    """
     made = {
         ENGINE: _engine(degraded, originals, captured=True),
         UNCAPTURED: _engine(degraded, originals, captured=False),
@@ -113,8 +120,16 @@ def variants(degraded: np.ndarray, originals: np.ndarray, gpu: int) -> dict[str,
         import torch
     except ImportError:
         return made
-    if torch.cuda.is_available():
-        made.update({name: _torch(degraded, originals, name, gpu) for name in TORCHES})
+    for name in TORCHES if torch.cuda.is_available() else ():
+        variant = _torch(degraded, originals, name, torch.device("cuda", gpu))
+        try:
+            for kind in KINDS:
+                getattr(variant, kind)(np.arange(batch))
+        except Exception as error:  # torch.compile wants Triton and a C compiler, and says so in many ways
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            sys.stderr.write(f"{name} is left out: {reason}\n")
+        else:
+            made[name] = variant
     return made
 
 
@@ -247,25 +262,22 @@ def _optimizer() -> optimizers.Adam:
     return optimizer
 
 
-def _torch(degraded: np.ndarray, originals: np.ndarray, name: str, gpu: int) -> Variant:
+def _torch(degraded: np.ndarray, originals: np.ndarray, name: str, device: torch.device) -> Variant:
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
-    device = torch.device("cuda", gpu)
     layout = torch.channels_last if "channels_last" in name else torch.contiguous_format
     model = torch_model().to(device, memory_format=layout)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    compiled = "compile" in name
-    network = torch.compile(model, mode="reduce-overhead") if compiled else model
+    network = torch.compile(model, mode="reduce-overhead") if "compile" in name else model
     inputs, targets = (torch.from_numpy(images).to(device) for images in (degraded, originals))
 
     def gathered(data: torch.Tensor, batch: np.ndarray) -> torch.Tensor:
         return data[torch.from_numpy(batch).to(device)].to(memory_format=layout)
 
     def step(batch: np.ndarray) -> None:
-        if compiled:
-            torch.compiler.cudagraph_mark_step_begin()
+        torch.compiler.cudagraph_mark_step_begin()
         model.train()
         optimizer.zero_grad(set_to_none=True)
         restored = network(gathered(inputs, batch))
@@ -273,6 +285,7 @@ def _torch(degraded: np.ndarray, originals: np.ndarray, name: str, gpu: int) -> 
         optimizer.step()
 
     def evaluate(batch: np.ndarray) -> None:
+        torch.compiler.cudagraph_mark_step_begin()
         model.eval()
         with torch.no_grad():
             torch.nn.functional.mse_loss(network(gathered(inputs, batch)), gathered(targets, batch))
