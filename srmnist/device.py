@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import chainer
 from chainer.backends import cuda
 
-from srmnist.errors import UserError
+from srmnist.errors import UserError, first_line
 
 _OLDEST_CUPY = 13  # of those that run on today's NumPy and GPUs
 _INSTALL = "install it with: pip install 'cupy-cuda13x[ctk]' (or cupy-cuda12x[ctk], as your driver allows)"
@@ -44,7 +44,7 @@ def select_device(gpu: int = -1) -> chainer.backend.Device:
                 f"--gpu {gpu}: no NVIDIA driver, or one too old for {built}; {_DRIVER}, "
                 "and there is a CuPy for each (cupy-cuda12x[ctk], cupy-cuda13x[ctk])"
             ) from error
-        raise UserError(f"--gpu {gpu}: CUDA does not answer ({_line(error)}); {_DRIVER}") from error
+        raise UserError(f"--gpu {gpu}: CUDA does not answer ({first_line(error)}); {_DRIVER}") from error
     if gpu >= count:
         raise UserError(f"--gpu {gpu}: no such GPU; this machine has {count}, numbered from 0")
     with device_errors(gpu):
@@ -86,7 +86,7 @@ def device_errors(gpu: int, needed: int = 0) -> Iterator[None]:
     except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
         if "OutOfMemory" in str(error) or "OUT_OF_MEMORY" in str(error) or "MemoryAllocation" in str(error):
             raise UserError(_out_of_memory(gpu, error, needed)) from error
-        raise UserError(f"--gpu {gpu}: CUDA failed ({_line(error)}); {_DRIVER}") from error
+        raise UserError(f"--gpu {gpu}: CUDA failed ({first_line(error)}); {_DRIVER}") from error
 
 
 def _missing() -> str:
@@ -95,7 +95,7 @@ def _missing() -> str:
     if isinstance(reason, ModuleNotFoundError) and reason.name == "cupy":
         return "CuPy is not installed"
     # CuPy's own ImportError is a page of advice; its cause says what is wrong.
-    return f"CuPy cannot be loaded ({_line(reason.__cause__ or reason)})"
+    return f"CuPy cannot be loaded ({first_line(reason.__cause__ or reason)})"
 
 
 def _try_out(version: str, gpu: int) -> None:
@@ -106,22 +106,16 @@ def _try_out(version: str, gpu: int) -> None:
             return
         problem = "1 + 1 is not 2"
     except (cupy.cuda.compiler.CompileException, ImportError, OSError) as error:
-        problem = _line(error)
+        problem = first_line(error)
     except RuntimeError as error:
         if isinstance(error, (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError)):
             raise
-        problem = _line(error)
+        problem = first_line(error)
     raise UserError(f"--gpu {gpu}: CuPy {version} cannot compute ({problem}); {_INSTALL}")
 
 
 def _out_of_memory(gpu: int, error: Exception, needed: int) -> str:
-    problem = f"--gpu {gpu}: out of the device's memory ({_line(error)})"
+    problem = f"--gpu {gpu}: out of the device's memory ({first_line(error)})"
     if not needed:
         return f"{problem}; nvidia-smi shows who else uses it"
     return f"{problem}; about {-(-needed // 2**20):,} MiB are needed; a smaller --batchsize needs less"
-
-
-def _line(error: Exception) -> str:
-    """An error's first line: CuPy's go on with advice."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip().rstrip(".") if lines else type(error).__name__

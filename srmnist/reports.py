@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn, TextIO
@@ -29,7 +29,7 @@ class _Losses(reporter.DictSummary):
 
     def __init__(self) -> None:
         super().__init__()
-        self._unseen: list[dict[str, NdArray]] = []
+        self._unseen: list[dict[str, NdArray | float]] = []
 
     def add(self, observation: Mapping[str, chainer.Variable | NdArray | float]) -> None:
         # The arrays alone: a Variable would keep its whole graph.
@@ -56,11 +56,11 @@ class _Losses(reporter.DictSummary):
         self._unseen = []
 
 
-def _fetched(observations: Sequence[Mapping[str, NdArray | float]]) -> list[dict[str, NdArray | float]]:
-    """Copies of observations with all that lay on a GPU in main memory, brought there at once."""
+def _fetched(observations: list[dict[str, NdArray | float]]) -> list[dict[str, NdArray | float]]:
+    """Observations with all that lay on a GPU in main memory, brought there at once."""
     on_device = [value for each in observations for value in each.values() if isinstance(value, cuda.ndarray)]
     if not on_device:
-        return [dict(each) for each in observations]
+        return observations
     fetched = iter(cuda.cupy.stack(on_device).get())
     return [
         {name: next(fetched) if isinstance(value, cuda.ndarray) else value for name, value in each.items()}

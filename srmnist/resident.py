@@ -112,6 +112,6 @@ class ResidentEvaluation:
         return loss
 
     @staticmethod
-    def converter(batch: Sequence[int], device: chainer.backend.Device | None = None) -> Sequence[int]:
-        """The indices as they are."""
-        return batch
+    def converter(batch: Sequence[int], device: chainer.backend.Device | None = None) -> tuple[Sequence[int]]:
+        """The indices as they are: the one argument of a call."""
+        return (batch,)

@@ -108,13 +108,13 @@ def test_an_upload_waits_only_until_the_memory_it_passes_through_is_free(launche
         def set(self, array):
             launched.append(("set", array, array.copy()))
 
-    machine, number = Machine(0), 0
-    for number in range(2 * machines._STAGES):
+    machine, uploads = Machine(0), 2 * machines._STAGES
+    for number in range(uploads):
         array = np.full(3 + number % 2, number, np.int32)
         machine.upload(array, Buffer())
         array[:] = -1
     turns = [launched[i : i + 3] for i in range(0, len(launched), 3)]
-    assert [[call[0] for call in turn] for turn in turns] == [["wait", "set", "record"]] * (number + 1)
+    assert [[call[0] for call in turn] for turn in turns] == [["wait", "set", "record"]] * uploads
     assert all(turn[0][1] is turn[2][1] for turn in turns)  # the event of that memory
     assert len({turn[0][1] for turn in turns}) == machines._STAGES
     for i, (_, (_, sent, content), _) in enumerate(turns):

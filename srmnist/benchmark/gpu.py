@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +31,7 @@ from srmnist.device import device_errors, select_device
 from srmnist.engine.gpu import machine
 from srmnist.engine.gpu.step import Evaluation, Step
 from srmnist.engine.gpu.vectors import Vectors
+from srmnist.errors import first_line
 from srmnist.model import CNNAE
 from srmnist.settings import Settings
 from srmnist.training import train
@@ -126,8 +126,7 @@ def variants(degraded: np.ndarray, originals: np.ndarray, gpu: int, batch: int) 
             for kind in KINDS:
                 getattr(variant, kind)(np.arange(batch))
         except Exception as error:  # torch.compile wants Triton and a C compiler, and says so in many ways
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            sys.stderr.write(f"{name} is left out: {reason}\n")
+            sys.stderr.write(f"{name} is left out: {first_line(error)}\n")
         else:
             made[name] = variant
     return made
@@ -246,9 +245,8 @@ def _plain_chainer(degraded: np.ndarray, originals: np.ndarray) -> Variant:
 
     def evaluate(batch: np.ndarray) -> None:
         index = cuda.cupy.asarray(batch)
-        with ExitStack() as stack:
-            for name, value in (("plain", True), ("train", False), ("enable_backprop", False)):
-                stack.enter_context(chainer.using_config(name, value))
+        plain, test = chainer.using_config("plain", True), chainer.using_config("train", False)
+        with plain, test, chainer.no_backprop_mode():
             optimizer.target(inputs[index], targets[index])
 
     return Variant(step, evaluate)

@@ -24,7 +24,7 @@ from chainer.backends import cuda
 
 from srmnist.device import select_device
 from srmnist.distributed.ranks import AgreedError, Ranks
-from srmnist.errors import UserError
+from srmnist.errors import UserError, first_line
 from srmnist.interruption import Interrupted
 from srmnist.launch import launched_size, let_first_speak
 
@@ -88,7 +88,7 @@ def _world() -> Any:
     try:
         import mpi4py.MPI
     except (ImportError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"--communicator: mpi4py or MPI is missing ({reason}); {_INSTALL}") from error
     world = mpi4py.MPI.COMM_WORLD
     if launched_size() not in (1, world.size):

@@ -61,8 +61,7 @@ class ShareEvaluator(extensions.Evaluator):
                 batches += 1
                 if share:
                     with chainer.reporter.report_scope({}):
-                        batch = self.converter(share, self.device)
-                        loss = evaluated(*batch) if isinstance(batch, tuple) else evaluated(batch)
+                        loss = evaluated(*self.converter(share, self.device))
                     total += part * float(chainer.as_array(loss))
         observation: dict[str, float] = {}
         with chainer.reporter.report_scope(observation):

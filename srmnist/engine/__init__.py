@@ -14,7 +14,7 @@ import chainer
 import numpy as np
 from chainer.backends import cuda
 
-from srmnist.engine.network import SHAPES, is_shared, normalisations, parameters
+from srmnist.engine.network import is_float32, is_shared, normalisations, parameters
 
 chainer.global_config.plain = False
 
@@ -63,12 +63,13 @@ def _gpu():
 
 def _fits(engine, model, x) -> bool:
     """Whether the engine can take these arrays: float32 where it computes, with the article's shapes."""
-    arrays = [chainer.as_array(x), *(parameter.array for parameter in parameters(model))]
+    x = chainer.as_array(x)
     return (
-        all(engine.holds(array) and array.dtype == np.float32 for array in arrays)
+        all(map(engine.holds, [x, *(parameter.array for parameter in parameters(model))]))
+        and x.dtype == np.float32
+        and is_float32(model)
         and (engine.SERVES_RANKS or not any(map(is_shared, normalisations(model))))
-        and [array.shape for array in arrays[1:]] == SHAPES
-        and arrays[0].ndim == 4
-        and arrays[0].shape[1] == 1
-        and arrays[0].size > 0
+        and x.ndim == 4
+        and x.shape[1] == 1
+        and x.size > 0
     )

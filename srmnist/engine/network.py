@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import chainer
 import chainer.functions as F
+import numpy as np
 
 SHAPES = [(16, 1, 3, 3), (16,), (16,), (32, 16, 3, 3), (32,), (32,), (64, 32, 3, 3), (64,), (64,),
           (1, 64, 3, 3), (1,)]  # fmt: skip
@@ -24,6 +25,14 @@ def parameters(model: chainer.Chain) -> list[chainer.Parameter]:
 def normalisations(model: chainer.Chain) -> tuple[chainer.Link, ...]:
     """The model's three batch normalisations."""
     return model.bn1, model.bn2, model.bn3
+
+
+def is_float32(model: chainer.Chain) -> bool:
+    """Whether the eleven parameters are float32, of the article's shapes."""
+    own = parameters(model)
+    return [parameter.shape for parameter in own] == SHAPES and all(
+        parameter.dtype == np.float32 for parameter in own
+    )
 
 
 def is_shared(link: chainer.Link) -> bool:

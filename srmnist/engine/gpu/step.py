@@ -15,6 +15,7 @@ from srmnist.engine.gpu.machine import Machine
 from srmnist.engine.gpu.plan import Launch, Normalisation, Shape
 from srmnist.engine.gpu.vectors import Vectors
 from srmnist.engine.network import normalisations, parameters
+from srmnist.errors import first_line
 
 # How the line begins that stands on stderr, once, where launches cannot be captured.
 NO_CAPTURE = "srmnist: no CUDA graph"
@@ -96,13 +97,11 @@ class Step(_Computation):
         ndarray of float32, shape ()
             The loss, on the device.
         """
-        before = self._given
         self._batch = self._start(indices)
-        if before is not self._given:
-            self._pieces = plan.split(self.gradient)
-        for parameter, piece in zip(parameters(self._vectors.model), self._pieces, strict=True):
-            if parameter.grad is not piece:
-                parameter.grad = piece
+        own = parameters(self._vectors.model)
+        for parameter, gradient in zip(own, self._vectors.gradients, strict=True):
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
         return self._batch.loss()
 
     def update(self) -> None:
@@ -182,8 +181,7 @@ class _Replayed:
         try:
             self._run = self._machine.capture(self._run)
         except Exception as error:  # whatever CUDA, the driver or CuPy say: there is another way
-            _say_once(f"{NO_CAPTURE} ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
-                      "the kernels are launched one by one, slower\n")  # fmt: skip
+            _say_once(f"{NO_CAPTURE} ({first_line(error)}); the kernels are launched one by one, slower\n")
 
 
 _said: set[str] = set()

@@ -17,28 +17,24 @@ from chainer.types import NdArray
 
 from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.machine import Machine
-from srmnist.engine.network import SHAPES, is_shared, normalisations, parameters
+from srmnist.engine.network import SHAPES, is_float32, is_shared, normalisations, parameters
 
 
 def computes(model: chainer.Chain) -> bool:
     """Whether the kernels compute such a model's loss and gradients: CNNAE in float32."""
-    own = parameters(model)
-    return (
-        [parameter.shape for parameter in own] == SHAPES
-        and all(parameter.dtype == np.float32 for parameter in own)
-        and not any(map(is_shared, normalisations(model)))
-    )
+    return is_float32(model) and not any(map(is_shared, normalisations(model)))
 
 
 def updates(optimizer: chainer.Optimizer) -> bool:
     """Whether the kernels make this optimiser's update: plain Adam of the eleven parameters, no hooks."""
     hyperparam = optimizer.hyperparam
+    rules = [parameter.update_rule for parameter in optimizer.target.params()]
     return (
         type(optimizer) is optimizers.Adam
         and not (hyperparam.amsgrad or hyperparam.adabound or optimizer._loss_scale)
         and not _has_hooks(optimizer)
-        and sum(1 for _ in optimizer.target.params()) == len(SHAPES)
-        and all(_is_plain(parameter.update_rule, optimizer) for parameter in optimizer.target.params())
+        and len(rules) == len(SHAPES)
+        and all(_is_plain(rule, optimizer) for rule in rules)
     )
 
 
@@ -67,6 +63,12 @@ class Vectors:
         Where the model is.
     optimizer : chainer.Optimizer
         Its moments become views, too, where it has Adam's.
+
+    Attributes
+    ----------
+    gradients : list of ndarray of float32
+        Views of the vector "gradient", in the shapes and the order of `network.parameters`; there from the
+        first `attached` on.
     """
 
     def __init__(self, machine: Machine, optimizer: chainer.Optimizer) -> None:
@@ -107,6 +109,7 @@ class Vectors:
         empty = self.machine.empty
         self._arrays = {name: empty(plan.COUNT, np.float32) for name in ("parameters", "gradient", "m", "v")}
         pieces = {name: plan.split(vector) for name, vector in self._arrays.items()}
+        self.gradients = pieces["gradient"]
         for i, parameter in enumerate(parameters(self.model)):
             rule = parameter.update_rule
             if isinstance(rule, adam.AdamRule):
