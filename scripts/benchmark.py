@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from srmnist import cli, files
-from srmnist.errors import UserError
+from srmnist.system import cli, files
+from srmnist.system.errors import UserError
 
 
 def main() -> None:

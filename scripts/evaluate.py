@@ -2,8 +2,8 @@
 
 import argparse
 
-from srmnist import cli
-from srmnist.evaluation import evaluate
+from srmnist.evaluation.evaluate import evaluate
+from srmnist.system import cli
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from srmnist import cli
 from srmnist.onnx_export import export
+from srmnist.system import cli
 
 
 def main() -> None:

@@ -3,11 +3,10 @@
 import argparse
 from pathlib import Path
 
-from srmnist import cli
-from srmnist.evaluation import load_reports
-from srmnist.figures import png
-from srmnist.files import write_all
-from srmnist.plots import draw_sizes
+from srmnist.evaluation.evaluate import load_reports
+from srmnist.figures import draw_sizes, png
+from srmnist.system import cli
+from srmnist.system.files import write_all
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from srmnist import cli
-from srmnist.own_digits import restore_files
+from srmnist.own_digits.restore import restore_files
+from srmnist.system import cli
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 import argparse
 
-from srmnist import cli
 from srmnist.results import write_figures
+from srmnist.system import cli
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from srmnist import cli
 from srmnist.soak import Kills, kill_runs, mutate_files
+from srmnist.system import cli
 
 TRAIN = Path(__file__).with_name("train.py")
 

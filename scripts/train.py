@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from srmnist import cli
-from srmnist.interruption import Interrupted
-from srmnist.metrics import psnr
-from srmnist.recipes import ARTICLE, RECIPES
-from srmnist.settings import Settings
-from srmnist.training import train
+from srmnist.evaluation.metrics import psnr
+from srmnist.system import cli
+from srmnist.training.interruption import Interrupted
+from srmnist.training.recipes import ARTICLE, RECIPES
+from srmnist.training.settings import Settings
+from srmnist.training.train import train
 
 
 def main() -> None:

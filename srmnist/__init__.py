@@ -31,13 +31,13 @@ from srmnist import compat
 
 compat.import_chainer()
 
-from srmnist.checkpoint import load_weights
 from srmnist.data import load_dataset, load_mnist
 from srmnist.degradation import degrade
-from srmnist.errors import UserError
 from srmnist.figures import show_grid
 from srmnist.model import CNNAE
 from srmnist.restoration import restore
+from srmnist.system.errors import UserError
+from srmnist.weights import load_weights
 
 __version__ = "0.1.0"
 __all__ = [

@@ -12,8 +12,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from srmnist.errors import UserError
-from srmnist.files import FileError, open_regular
+from srmnist.system.errors import UserError
+from srmnist.system.files import FileError, open_regular
 
 # http://yann.lecun.com/exdb/mnist/: "unsigned byte", three dimensions and one.
 _IMAGES_MAGIC = 0x00000803

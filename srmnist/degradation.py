@@ -1,12 +1,16 @@
 """The degradation: shrink an image, then enlarge it back."""
 
+from typing import TypeVar
+
 import chainer
 import chainer.functions as F
 import numpy as np
 from chainer import backend
+from chainer.types import NdArray
 
-from srmnist.arrays import Array
-from srmnist.errors import UserError
+from srmnist.system.errors import UserError
+
+Array = TypeVar("Array", bound=NdArray)  # NumPy arrays in, NumPy arrays out, and the same for CuPy's
 
 # Images resized at a time. F.resize_images gathers four neighbours of every output pixel, so 60,000 images
 # at once would take gigabytes; 512 take 13 MB.

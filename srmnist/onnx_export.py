@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from srmnist.checkpoint import load_model
 from srmnist.data import load_mnist
 from srmnist.degradation import degrade
-from srmnist.errors import UserError
-from srmnist.files import write_whole
 from srmnist.model import CNNAE
 from srmnist.restoration import restore
+from srmnist.system.errors import UserError
+from srmnist.system.files import write_whole
+from srmnist.weights import load_model
 
 # The newest opset in which any of the four operators changed (Conv; BatchNormalization did in 15), and the
 # file format of its day: runtimes refuse what is newer than they are.

@@ -3,9 +3,9 @@
 import chainer
 from chainer import backend
 
-from srmnist.arrays import Array
-from srmnist.device import device_errors, device_number
+from srmnist.degradation import Array
 from srmnist.model import CNNAE
+from srmnist.system.device import device_errors, device_number
 
 
 def restore(images: Array, model: CNNAE, batchsize: int = 256) -> Array:

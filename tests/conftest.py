@@ -12,13 +12,13 @@ import pytest
 
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
-import users
-from gpu_engine import host_machine, why_no_gpu
-from srmnist import trainer
-from srmnist.device import select_device
+from helpers import users
+from helpers.gpu_engine import host_machine, why_no_gpu
+from srmnist.training import trainer
+from srmnist.system.device import select_device
 from srmnist.engine.gpu import function
 from srmnist.engine.gpu import machine as machines
-from srmnist.trainer import initial_model
+from srmnist.training.trainer import initial_model
 
 ROOT = Path(__file__).parents[1]
 

@@ -112,8 +112,8 @@ def test_import_and_training_pass_with_warnings_as_errors(small_mnist, tmp_path)
         # An old matplotlib with a new pyparsing.
         "warnings.filterwarnings('ignore', '.*deprecated', DeprecationWarning, 'matplotlib')\n"
         "from pathlib import Path\n"
-        "from srmnist.settings import Settings\n"
-        "from srmnist.training import train\n"
+        "from srmnist.training.settings import Settings\n"
+        "from srmnist.training.train import train\n"
         f"train(Settings(epoch=1, data={str(small_mnist)!r}), Path('out'))\n",
         "-W", "error", cwd=tmp_path,
     )  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 
 import srmnist  # first: it makes Chainer import  # isort: skip
 from srmnist.figures import draw_degradation, draw_model, grey_png, png
-from srmnist.trainer import initial_model
+from srmnist.training.trainer import initial_model
 
 from conftest import decode, run_python
 

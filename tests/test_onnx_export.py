@@ -8,7 +8,7 @@ import pytest
 
 import srmnist  # first: it makes Chainer import  # isort: skip
 from srmnist import onnx_export
-from srmnist.errors import UserError
+from srmnist.system.errors import UserError
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -58,7 +58,7 @@ def test_model_that_restores_otherwise_is_not_written(weights, tmp_path, monkeyp
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime"])
 def test_missing_package_gets_one_line_that_names_it(weights, tmp_path, name):
-    from users import SCRIPTS, refusal
+    from helpers.users import SCRIPTS, refusal
 
     hidden = f"import runpy, sys; sys.modules[{name!r}] = None; sys.argv = sys.argv[1:]; " + (
         "runpy.run_path(sys.argv[0], run_name='__main__')"

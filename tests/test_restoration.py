@@ -6,7 +6,7 @@ import pytest
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
 
-from srmnist.trainer import initial_model
+from srmnist.training.trainer import initial_model
 
 
 def test_batches_restore_as_the_whole_does_and_change_nothing(engine, mnist):

@@ -4,7 +4,7 @@ import numpy as np
 
 import srmnist  # first: it makes Chainer import  # isort: skip
 from srmnist.figures import grey_png
-from srmnist.metrics import squared_errors
+from srmnist.evaluation.metrics import squared_errors
 from srmnist.results import write_figures
 
 from conftest import decode, write_idx

@@ -167,7 +167,7 @@ def home(tmp_path, small_mnist) -> Path:
     (tmp_path / "noise.npz").write_bytes(b"no archive")
     np.savez(tmp_path / "others.npz", **{"conv1/W": np.zeros((16, 1, 3, 3), np.float32)})
     model = srmnist.CNNAE()
-    state = srmnist.checkpoint.chainer.serializers.npz.serialize(model)
+    state = srmnist.weights.chainer.serializers.npz.serialize(model)
     np.savez(tmp_path / "wide.npz", **{**state, "conv1/W": np.zeros((16, 1, 5, 5), np.float32)})
     np.savez(tmp_path / "good.npz", **state)
     assert cv2.imwrite(str(tmp_path / "seven.png"), srmnist.load_dataset().test.images[0])

@@ -27,14 +27,14 @@ from srmnist.benchmark.measure import KINDS, flops
 from srmnist.benchmark.variants import ENGINE, PLAIN, TORCHES, torch_model
 from srmnist.data import load_mnist
 from srmnist.degradation import degrade
-from srmnist.device import device_errors, select_device
 from srmnist.engine.gpu import machine
 from srmnist.engine.gpu.step import Evaluation, Step
 from srmnist.engine.gpu.vectors import Vectors
-from srmnist.errors import first_line
 from srmnist.model import CNNAE
-from srmnist.settings import Settings
-from srmnist.training import train
+from srmnist.system.device import device_errors, select_device
+from srmnist.system.errors import first_line
+from srmnist.training.settings import Settings
+from srmnist.training.train import train
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ def run(gpu: int, batch: int, rounds: int) -> dict[str, Any]:
     -------
     dict
         What ``--json`` writes: the card, the versions, for each variant milliseconds and GFLOP/s, the
-        engine's ratios to the others, and seconds and error of ten epochs by `srmnist.training.train`.
+        engine's ratios to the others, and seconds and error of ten epochs by `srmnist.training.train.train`.
 
     Raises
     ------

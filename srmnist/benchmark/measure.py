@@ -33,7 +33,7 @@ from srmnist.benchmark.variants import (
 )
 from srmnist.data import load_mnist
 from srmnist.degradation import degrade
-from srmnist.engine import threads
+from srmnist.engine.cpu import threads
 
 _SIDE = 28
 _IMAGES = 60_000

@@ -16,13 +16,13 @@ from typing import Any
 
 from chainer.training import Trainer, get_trigger
 
-from srmnist import distributed
 from srmnist.benchmark import measure
 from srmnist.data import embedded_mnist
-from srmnist.distributed.ranks import Ranks
-from srmnist.errors import UserError
-from srmnist.settings import Settings
-from srmnist.trainer import build_trainer, initial_model, make_pairs
+from srmnist.system.errors import UserError
+from srmnist.training import distributed
+from srmnist.training.distributed.ranks import Ranks
+from srmnist.training.settings import Settings
+from srmnist.training.trainer import build_trainer, initial_model, make_pairs
 
 COUNTS = (1, 2)
 _WARMUP, _STEPS = 5, 40

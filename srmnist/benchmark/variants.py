@@ -13,7 +13,7 @@ import numpy as np
 from srmnist.data import load_mnist
 from srmnist.degradation import degrade
 from srmnist.model import CNNAE
-from srmnist.recipes import ARTICLE, TUNED, make_optimizer
+from srmnist.training.recipes import ARTICLE, TUNED, make_optimizer
 
 CHAINERS = ENGINE, TUNED_ENGINE, PLAIN = "srmnist engine", "engine, recipe tuned", "plain Chainer"
 TORCHES = ("PyTorch eager", "PyTorch channels_last", "torch.compile")

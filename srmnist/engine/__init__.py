@@ -46,7 +46,7 @@ def _engine(array):
 def _cpu():
     """The CPU engine, or None where Numba is missing or does not know this NumPy; then it says so once."""
     try:
-        from srmnist.engine import function
+        from srmnist.engine.cpu import function
     except ImportError as error:
         sys.stderr.write(f"{NO_NUMBA} ({error}); plain Chainer functions run instead, slower\n")
         return None

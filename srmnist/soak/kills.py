@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from srmnist.errors import UserError
 from srmnist.soak.small_runs import finish, results, resumed, small_data, train_command
+from srmnist.system.errors import UserError
 
 _KILLS_A_RUN = 5
 

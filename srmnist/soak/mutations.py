@@ -17,14 +17,14 @@ import chainer
 import numpy as np
 
 from srmnist import data
-from srmnist.checkpoint import load_weights
-from srmnist.errors import UserError
 from srmnist.model import CNNAE
-from srmnist.settings import Settings, identity
-from srmnist.snapshots import Snapshots
 from srmnist.soak import forgeries
 from srmnist.soak.small_runs import BATCHSIZE, finish, small_data, train_command
-from srmnist.trainer import build_trainer, initial_model, make_pairs
+from srmnist.system.errors import UserError
+from srmnist.training.settings import Settings, identity
+from srmnist.training.snapshots import Snapshots
+from srmnist.training.trainer import build_trainer, initial_model, make_pairs
+from srmnist.weights import load_weights
 
 _MEMORY = 1 << 30
 _SECONDS = 20

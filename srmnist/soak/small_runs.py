@@ -10,7 +10,7 @@ import numpy as np
 
 from srmnist.data import embedded_mnist
 from srmnist.engine import NO_NUMBA
-from srmnist.errors import UserError
+from srmnist.system.errors import UserError
 
 BATCHSIZE = 16
 

@@ -15,7 +15,7 @@ from srmnist.engine.gpu.machine import Machine
 from srmnist.engine.gpu.plan import Launch, Normalisation, Shape
 from srmnist.engine.gpu.vectors import Vectors
 from srmnist.engine.network import normalisations, parameters
-from srmnist.errors import first_line
+from srmnist.system.errors import first_line
 
 # How the line begins that stands on stderr, once, where launches cannot be captured.
 NO_CAPTURE = "srmnist: no CUDA graph"

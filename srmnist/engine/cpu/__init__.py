@@ -1,0 +1,1 @@
+"""The CPU engine: kernels that Numba compiles, and the threads and buffers that they run on."""

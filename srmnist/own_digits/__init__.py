@@ -1,0 +1,1 @@
+"""Pictures of digits from outside MNIST: read, prepared, restored."""

@@ -1,0 +1,121 @@
+"""The device that a ``--gpu`` flag names."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import chainer
+from chainer.backends import cuda
+
+from srmnist.system.errors import UserError, first_line
+
+_OLDEST_CUPY = 13  # of those that run on today's NumPy and GPUs
+_INSTALL = "install it with: pip install 'cupy-cuda13x[ctk]' (or cupy-cuda12x[ctk], as your driver allows)"
+_DRIVER = "nvidia-smi shows the driver and the newest CUDA that it allows"
+
+
+def select_device(gpu: int = -1) -> chainer.backend.Device:
+    """The CPU, or a CUDA device made current.
+
+    Parameters
+    ----------
+    gpu : int
+        CUDA device number; negative means the CPU.
+
+    Raises
+    ------
+    UserError
+        If there is no CuPy, or too old a one, no driver that suits it, or no such device; or if the device
+        cannot compute.
+    """
+    if gpu < 0:
+        return chainer.get_device("@numpy")
+    if not cuda.available:
+        raise UserError(f"--gpu {gpu}: {_missing()}; {_INSTALL}")
+    version = cuda.cupy.__version__
+    if int(version.partition(".")[0]) < _OLDEST_CUPY:
+        raise UserError(f"--gpu {gpu}: CuPy {version} is too old; {_INSTALL}")
+    runtime = cuda.cupy.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        if "InsufficientDriver" in str(error):
+            built = f"CuPy {version} and its CUDA {runtime.runtimeGetVersion() // 1000}"
+            raise UserError(
+                f"--gpu {gpu}: no NVIDIA driver, or one too old for {built}; {_DRIVER}, "
+                "and there is a CuPy for each (cupy-cuda12x[ctk], cupy-cuda13x[ctk])"
+            ) from error
+        raise UserError(f"--gpu {gpu}: CUDA does not answer ({first_line(error)}); {_DRIVER}") from error
+    if gpu >= count:
+        raise UserError(f"--gpu {gpu}: no such GPU; this machine has {count}, numbered from 0")
+    with device_errors(gpu):
+        device = chainer.get_device(f"@cupy:{gpu}")
+        device.use()
+        _try_out(version, gpu)
+    return device
+
+
+def device_number(device: chainer.backend.Device) -> int:
+    """The number by which ``--gpu`` names a device: negative for the CPU."""
+    return device.device.id if isinstance(device, chainer.backend.GpuDevice) else -1
+
+
+@contextmanager
+def device_errors(gpu: int, needed: int = 0) -> Iterator[None]:
+    """Make what goes wrong on a CUDA device the user's to mend.
+
+    Parameters
+    ----------
+    gpu : int
+        CUDA device number; if negative, nothing is done.
+    needed : int
+        Bytes of the device's memory that training takes, about; 0 for other work.
+
+    Raises
+    ------
+    UserError
+        If the device is out of memory, or a call of CUDA fails.
+    """
+    if gpu < 0:
+        yield
+        return
+    cupy = cuda.cupy
+    try:
+        yield
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise UserError(_out_of_memory(gpu, error, needed)) from error
+    except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
+        if "OutOfMemory" in str(error) or "OUT_OF_MEMORY" in str(error) or "MemoryAllocation" in str(error):
+            raise UserError(_out_of_memory(gpu, error, needed)) from error
+        raise UserError(f"--gpu {gpu}: CUDA failed ({first_line(error)}); {_DRIVER}") from error
+
+
+def _missing() -> str:
+    """Why Chainer has not found CuPy."""
+    reason = cuda._resolution_error
+    if isinstance(reason, ModuleNotFoundError) and reason.name == "cupy":
+        return "CuPy is not installed"
+    # CuPy's own ImportError is a page of advice; its cause says what is wrong.
+    return f"CuPy cannot be loaded ({first_line(reason.__cause__ or reason)})"
+
+
+def _try_out(version: str, gpu: int) -> None:
+    """Compile and run one small kernel: what is missing is found now, not in the middle of a run."""
+    cupy = cuda.cupy
+    try:
+        if float(cupy.ones((), "float32") + 1) == 2:
+            return
+        problem = "1 + 1 is not 2"
+    except (cupy.cuda.compiler.CompileException, ImportError, OSError) as error:
+        problem = first_line(error)
+    except RuntimeError as error:
+        if isinstance(error, (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError)):
+            raise
+        problem = first_line(error)
+    raise UserError(f"--gpu {gpu}: CuPy {version} cannot compute ({problem}); {_INSTALL}")
+
+
+def _out_of_memory(gpu: int, error: Exception, needed: int) -> str:
+    problem = f"--gpu {gpu}: out of the device's memory ({first_line(error)})"
+    if not needed:
+        return f"{problem}; nvidia-smi shows who else uses it"
+    return f"{problem}; about {-(-needed // 2**20):,} MiB are needed; a smaller --batchsize needs less"

@@ -1,0 +1,185 @@
+"""A rank: what one process of a job does otherwise than a process that trains alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import chainer
+from chainer import training
+from chainer.dataset import concat_examples
+from chainer.iterators import SerialIterator
+from chainer.training import extensions
+
+from srmnist.system.device import select_device
+from srmnist.system.errors import UserError
+from srmnist.training.distributed.agreement import AgreedInterruption, Agreement
+from srmnist.training.distributed.shares import ShareEvaluator, ShareIterator
+from srmnist.training.process import Alone
+from srmnist.training.snapshots import make_loadable
+
+
+class AgreedError(UserError):
+    """A UserError that has stopped all ranks, each at the same place."""
+
+
+class Ranks(Alone):
+    """The run of several processes; this is one of them.
+
+    Parameters
+    ----------
+    world : mpi4py.MPI.Comm
+    sync_bn : bool
+        Whether batch normalisation takes its statistics from the batches of all ranks.
+
+    Attributes
+    ----------
+    rank, size : int
+        This process's number, and how many there are.
+    leads : bool
+        Whether this is rank 0.
+    comm : chainermn.CommunicatorBase
+        ChainerMN's communicator; there from `connect` on.
+    """
+
+    def __init__(self, world: Any, sync_bn: bool) -> None:
+        self._world = world
+        self._sync_bn = sync_bn
+        self.rank: int = world.rank
+        self.size: int = world.size
+        self.leads = self.rank == 0
+
+    def connect(self, communicator: str) -> None:
+        """Make the ChainerMN communicator, and share this machine's cores with the other ranks on it."""
+        import chainermn
+
+        self.comm = chainermn.create_communicator(communicator, self._world)
+        # The kernel that copies all arrays at once does not compile with CuPy 14, whose headers no longer
+        # bring "half" along. (PureNcclCommunicator.set_config would set True whatever it is given.)
+        with self.comm.config_scope():
+            self.comm.batched_copy = False
+        _share_cores(self._world)
+
+    @contextmanager
+    def agreed(self) -> Iterator[None]:
+        failure = None
+        try:
+            yield
+        except UserError as error:
+            failure = str(error)
+        self._stop_at_first(failure)
+
+    def require_same(self, identity: Mapping[str, int | str]) -> None:
+        first = self._world.bcast(dict(identity))
+        differing = [flag for flag in identity if identity[flag] != first[flag]]
+        self._stop_at_first(f"--{differing[0]}: is not the same as rank 0's" if differing else None)
+
+    def _stop_at_first(self, failure: str | None) -> None:
+        """Stop all ranks if one has failed, and let rank 0 say why."""
+        failures = enumerate(self._world.allgather(failure))
+        failed = next(((rank, text) for rank, text in failures if text is not None), None)
+        if failed is None:
+            return
+        if not self.leads:
+            raise SystemExit(2)
+        rank, text = failed
+        raise AgreedError(f"rank {rank}: {text}" if rank else text)
+
+    def terminal(self) -> TextIO:
+        return _Pipe(sys.stdout)
+
+    def interruption(self) -> AgreedInterruption:
+        return AgreedInterruption()
+
+    def device(self, gpu: int) -> chainer.backend.Device:
+        own = self.comm.intra_rank if gpu >= 0 else 0
+        try:
+            return select_device(gpu + own)
+        except UserError as error:
+            others = f"; each of the {self.comm.intra_size} ranks on this machine takes one" if own else ""
+            raise UserError(f"{error}{others}") from error
+
+    def model(self, model: chainer.Chain) -> chainer.Chain:
+        if not self._sync_bn:
+            return model
+        from chainermn.links import create_mnbn_model
+
+        warned = chainer.disable_experimental_feature_warning
+        chainer.disable_experimental_feature_warning = True  # "MultiNodeBatchNormalization is experimental"
+        try:
+            return create_mnbn_model(model, self.comm)
+        finally:
+            chainer.disable_experimental_feature_warning = warned
+
+    def optimizer(self, optimizer: chainer.Optimizer) -> Any:
+        from chainermn import create_multi_node_optimizer
+
+        return create_multi_node_optimizer(optimizer, self.comm)
+
+    def iterators(
+        self, train: Sequence, test: Sequence, batchsize: int, order_sampler: Callable
+    ) -> tuple[SerialIterator, SerialIterator]:
+        return (
+            ShareIterator(train, batchsize, self.rank, self.size, order_sampler=order_sampler),
+            ShareIterator(test, batchsize, self.rank, self.size, repeat=False, shuffle=False),
+        )
+
+    def evaluator(
+        self,
+        iterator: ShareIterator,
+        model: chainer.Chain,
+        converter: Callable = concat_examples,
+        loss: Callable | None = None,
+    ) -> extensions.Evaluator:
+        from chainermn import create_multi_node_evaluator
+
+        evaluator = ShareEvaluator(iterator, model, converter, device=model.device, eval_func=loss)
+        return create_multi_node_evaluator(evaluator, self.comm)
+
+    def begin(self, trainer: training.Trainer, interruption: AgreedInterruption) -> None:
+        make_loadable(trainer)
+        resumed = self.leads and trainer.updater.iteration > 0
+        state = self._world.bcast(chainer.serializers.npz.serialize(trainer) if resumed else None)
+        if state is not None and not self.leads:
+            chainer.serializers.NpzDeserializer(state).load(trainer)
+            iterator = trainer.updater.get_iterator("main")
+            iterator.order_sampler.epoch = iterator.epoch + 1  # this epoch's order has come with the state
+        optimizer = trainer.updater.get_optimizer("main")
+        optimizer.update()  # ChainerMN's first update only hands rank 0's weights around
+        trainer.extend(Agreement(self.comm, optimizer.target, interruption), trigger=lambda trainer: True)
+
+
+class _Pipe:
+    """A stream that is no terminal, whatever it says: mpiexec gives its processes one of its own.
+
+    What they print goes through mpiexec, which may itself write to a file.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def isatty(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _share_cores(world: Any) -> None:
+    """Divide the cores that several ranks of a machine may run on among their engines' threads."""
+    try:
+        import numba
+    except ImportError:
+        return
+    if "NUMBA_NUM_THREADS" in os.environ or not hasattr(os, "sched_getaffinity"):
+        return
+    from mpi4py import MPI
+
+    mine = os.sched_getaffinity(0)
+    machine = world.Split_type(MPI.COMM_TYPE_SHARED)
+    sharing = sum(not mine.isdisjoint(cores) for cores in machine.allgather(mine))
+    machine.Free()
+    numba.set_num_threads(max(1, numba.get_num_threads() // sharing))

@@ -1,0 +1,105 @@
+"""The trainer: iterators, updater, evaluator and extensions, as the article puts them together."""
+
+from pathlib import Path
+from typing import TextIO
+
+import chainer
+import numpy as np
+from chainer import training
+from chainer.datasets import TupleDataset
+from chainer.training import extensions
+
+from srmnist.data import to_float
+from srmnist.degradation import degrade
+from srmnist.engine.gpu import machine
+from srmnist.engine.gpu.updater import Resident, ResidentEvaluation, ResidentUpdater
+from srmnist.engine.gpu.vectors import Vectors
+from srmnist.model import CNNAE
+from srmnist.training.process import Alone
+from srmnist.training.recipes import TUNED, OneCycle, make_optimizer
+from srmnist.training.reports import Lines, LogReport, LossPlot, StopIfDiverged
+from srmnist.training.settings import Settings
+
+
+class EpochShuffle:
+    """Order sampler for `SerialIterator`: each epoch's order follows from the seed and the epoch alone."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.epoch = 0
+
+    def __call__(self, order: np.ndarray, position: int) -> np.ndarray:
+        shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(len(order))
+        self.epoch += 1
+        return shuffled
+
+
+def initial_model(seed: int) -> CNNAE:
+    """CNNAE with the initial weights of a seed; NumPy's global generator is left as it was."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        return CNNAE()
+    finally:
+        np.random.set_state(state)
+
+
+def make_pairs(images: np.ndarray, size: int) -> TupleDataset:
+    """Pairs (degraded, original) of float32 images, from uint8 images of shape (N, H, W)."""
+    originals = to_float(images)
+    return TupleDataset(degrade(originals, size), originals)
+
+
+def build_trainer(
+    model: CNNAE,
+    train: TupleDataset,
+    test: TupleDataset,
+    settings: Settings,
+    out: Path,
+    terminal: TextIO,
+    job: Alone = Alone(),  # noqa: B008 – it has no state
+) -> training.Trainer:
+    """The article's trainer: batches of 64, an evaluation each epoch, and the recipe's optimiser."""
+    optimizer = job.optimizer(make_optimizer(settings.recipe, model))
+    resident = isinstance(model.device, chainer.backend.GpuDevice)
+    build = _resident_updater if resident else _standard_updater
+    updater, evaluator = build(optimizer, train, test, settings, job)
+
+    trainer = training.Trainer(updater, (settings.epoch, "epoch"), out=str(out))
+    if settings.recipe == TUNED:
+        trainer.extend(OneCycle(-(-settings.epoch * len(train) // updater.get_iterator("main").batch_size)))
+    trainer.extend(evaluator)
+    if not job.leads:
+        return trainer
+    trainer.extend(StopIfDiverged())
+    trainer.extend(LogReport())
+    columns = ["epoch", "main/loss", "validation/main/loss", "elapsed_time"]
+    trainer.extend(extensions.PrintReport(columns, out=Lines(terminal)))
+    trainer.extend(LossPlot(), trigger=(1, "epoch"))
+    if terminal.isatty():
+        # A trigger without a state: a run may be resumed where there is no terminal.
+        trainer.extend(extensions.ProgressBar(out=terminal), trigger=lambda trainer: True)
+    return trainer
+
+
+def _standard_updater(
+    optimizer: chainer.Optimizer, train: TupleDataset, test: TupleDataset, settings: Settings, job: Alone
+) -> tuple[training.updaters.StandardUpdater, extensions.Evaluator]:
+    train_iter, test_iter = job.iterators(train, test, settings.batchsize, EpochShuffle(settings.seed))
+    model = optimizer.target
+    updater = training.updaters.StandardUpdater(train_iter, optimizer, device=model.device)
+    return updater, job.evaluator(test_iter, model)
+
+
+def _resident_updater(
+    optimizer: chainer.Optimizer, train: TupleDataset, test: TupleDataset, settings: Settings, job: Alone
+) -> tuple[training.updaters.StandardUpdater, extensions.Evaluator]:
+    device = machine.current()
+    train_data, test_data = Resident(device, train), Resident(device, test)
+    train_iter, test_iter = job.iterators(
+        train_data.indices, test_data.indices, settings.batchsize, EpochShuffle(settings.seed)
+    )
+    vectors = Vectors(device, optimizer)
+    updater = ResidentUpdater(train_iter, optimizer, train_data, vectors)
+    evaluation = ResidentEvaluation(test_data, vectors)
+    return updater, job.evaluator(test_iter, optimizer.target, evaluation.converter, evaluation)

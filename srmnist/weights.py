@@ -1,0 +1,91 @@
+"""Weights on disk: Chainer's npz, written whole and read with suspicion."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import chainer
+import numpy as np
+
+from srmnist.model import CNNAE
+from srmnist.system.archive import read_npz
+from srmnist.system.device import device_errors, select_device
+from srmnist.system.errors import UserError
+from srmnist.system.files import write_whole
+
+Link = TypeVar("Link", bound=chainer.Link)
+
+
+def save(path: Path, model: chainer.Link) -> None:
+    """Save a model's weights as Chainer's ``save_npz`` does, but whole or not at all.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written; what stood there before is then untouched.
+    """
+    save_arrays(path, chainer.serializers.npz.serialize(model))
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Save arrays as an npz file, whole or not at all; the same arrays make the same file.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    TypeError
+        If an array holds objects: NumPy would pickle them.
+    """
+    for name, array in arrays.items():
+        if np.asarray(array).dtype.hasobject:
+            raise TypeError(f"{name} holds Python objects, which could only be pickled")
+    buffer = io.BytesIO()
+    # Chainer keeps names in sets, whose order is another one in every process.
+    np.savez_compressed(buffer, **dict(sorted(arrays.items())))  # type: ignore[arg-type]
+    write_whole(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def load_weights(path: str | Path, model: Link) -> Link:
+    """Load weights into a model: all of them, or none and one clear error.
+
+    Unlike Chainer's ``load_npz`` this never unpickles, so the file may come from anybody.
+
+    Parameters
+    ----------
+    path : path
+        Chainer's npz, as `scripts/train.py` or the article's author's script writes it.
+    model : Link
+        For example ``CNNAE()``; what it held is replaced.
+
+    Returns
+    -------
+    Link
+        `model` itself.
+
+    Raises
+    ------
+    FileError
+        If the file is damaged, or does not hold finite weights of just this model.
+    """
+    arrays = read_npz(Path(path), chainer.serializers.npz.serialize(model))
+    chainer.serializers.NpzDeserializer(arrays).load(model)
+    return model
+
+
+def load_model(path: Path, gpu: int = -1) -> CNNAE:
+    """The trained network that a script's ``--model`` and ``--gpu`` name, on its device.
+
+    Raises
+    ------
+    UserError
+        If there is no such file or device, or as `load_weights` does.
+    """
+    if not path.exists():
+        raise UserError(f"--model: there is no {path}; scripts/train.py writes results/model.npz")
+    device = select_device(gpu)
+    model = load_weights(path, CNNAE())
+    with device_errors(gpu):
+        model.to_device(device)
+    return model

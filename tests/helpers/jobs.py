@@ -1,0 +1,47 @@
+"""Several processes under mpiexec, as the tests start them: also as root, on two cores, in a container."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.users import complaints
+
+# The mpiexec beside this Python is the one that mpi4py belongs to.
+_MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+needs_mpi = pytest.mark.skipif(
+    importlib.util.find_spec("mpi4py") is None or _MPIEXEC is None,
+    reason='the extra "mpi" is not installed, and there are no wheels of it for this machine',
+)
+ENVIRONMENT = {
+    **os.environ,
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+}
+# What Open MPI itself says of a job that has failed stands between two rules; now and then it complains, too,
+# that it could not reach a process that it has just ended.
+_BANNER = re.compile(r"^-{60,}\n.*?^-{60,}\n|^\[[^]\n]+:\d+\] PMIX ERROR: [^\n]*\n", re.DOTALL | re.MULTILINE)
+
+
+def job(ranks: int, command: list[str]) -> list[str]:
+    """The command, run by so many processes."""
+    return [str(_MPIEXEC), "-n", str(ranks), *command]
+
+
+def run_job(ranks: int, command: list[str], **kwds) -> subprocess.CompletedProcess:
+    """Run a command by so many processes to its end; of stderr keep what the processes said."""
+    streams = {"capture_output": True, "text": True, "timeout": 300, "env": ENVIRONMENT}
+    done = subprocess.run(job(ranks, command), **{**streams, **kwds})
+    done.stderr = said_by_ranks(done.stderr)
+    return done
+
+
+def said_by_ranks(stderr: str) -> str:
+    """What the processes of a job said on stderr, without mpiexec's banners."""
+    return "".join(line for line in complaints(_BANNER.sub("", stderr)).splitlines(True) if line.strip())

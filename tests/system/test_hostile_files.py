@@ -1,0 +1,262 @@
+"""Files that are damaged, or meant to do harm: each is refused in one line, and nothing in them runs."""
+
+import gzip
+import io
+import os
+import re
+import struct
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import srmnist  # first: it makes Chainer import  # isort: skip
+import chainer
+from srmnist.system.archive import read_npz
+from srmnist.weights import load_weights, save
+from srmnist.data import load_dataset, read_idx
+from srmnist.system.errors import UserError
+from srmnist.soak.small_runs import small_data, train_command
+from helpers.users import SCRIPTS, TRAIN, refusal, run, tree
+
+IMAGES = 0x803
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file of good weights, and the arrays in it."""
+    model = srmnist.CNNAE()
+    save(tmp_path / "model.npz", model)
+    return tmp_path / "model.npz", chainer.serializers.npz.serialize(model)
+
+
+def error(path: Path) -> str:
+    """What `load_weights` says about a file."""
+    model = srmnist.CNNAE()
+    before = {name: value.copy() for name, value in chainer.serializers.npz.serialize(model).items()}
+    with pytest.raises(UserError, match=re.escape(str(path))) as caught:
+        load_weights(path, model)
+    after = chainer.serializers.npz.serialize(model)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    return str(caught.value)
+
+
+def npy(descr: str, shape: tuple, body: bytes) -> bytes:
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + body
+
+
+def with_member(arrays: dict, name: str, member: bytes, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """An archive of arrays, one of which is replaced by bytes of one's own."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for other, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asarray(array))
+            chosen = member if other == name else content.getvalue()
+            archive.writestr(f"{other}.npy", chosen, compression)
+    return buffer.getvalue()
+
+
+def test_six_hundred_mutated_files_are_refused_or_load_to_equal_arrays():
+    done = run(
+        [sys.executable, str(SCRIPTS / "soak.py"), "--kills", "0", "--mutations", "600", "--seed", "3"]
+    )
+    assert done.returncode == 0, done.stdout
+    counts = re.search(
+        r"mutations: 600 .*refused: (\d+), loaded with equal arrays: (\d+), crashes: 0\n", done.stdout
+    )
+    refused, equal = (int(count) for count in counts.groups())
+    assert refused + equal == 600
+    assert refused > 0
+    assert equal > 0
+
+
+def test_weights_survive_saving_and_loading(weights):
+    path, arrays = weights
+    model = srmnist.CNNAE()
+    load_weights(path, model)
+    for name, value in chainer.serializers.npz.serialize(model).items():
+        np.testing.assert_array_equal(value, arrays[name])
+
+
+def test_weights_cannot_run_code(weights, tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    path, arrays = weights
+    np.savez(path, **{**arrays, "conv1/W": np.array([Harm()], dtype=object)})
+    error(path)
+    np.savez(path, **{**arrays, "conv1/W": np.full((16, 1, 3, 3), Harm(), dtype=object)})
+    assert "conv1/W is object" in error(path)
+    path.write_bytes(with_member(arrays, "conv1/W", b"cos\nmkdir\n(S'harm'\ntR."))
+    error(path)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["conv2/W", "bn3/avg_var"])
+def test_weights_that_are_not_finite_are_refused_by_name(weights, name, value):
+    path, arrays = weights
+    arrays[name].flat[-1] = value
+    np.savez(path, **arrays)
+    assert name in error(path)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32, ">f4", complex])
+def test_weights_of_another_dtype_are_refused_by_name(weights, dtype):
+    path, arrays = weights
+    np.savez(path, **{**arrays, "conv4/b": arrays["conv4/b"].astype(dtype)})
+    assert "conv4/b" in error(path)
+
+
+def test_missing_and_foreign_weights_are_named(weights):
+    path, arrays = weights
+    np.savez(path, **{name: array for name, array in arrays.items() if name != "bn1/gamma"})
+    assert "bn1/gamma" in error(path)
+    np.savez(path, **arrays, **{"conv5/W": np.zeros(3)})
+    assert "conv5/W" in error(path)
+
+
+def test_small_archive_that_claims_gigabytes_gets_no_memory(weights, tmp_path):
+    path, arrays = weights
+    hundred_gigabytes = npy("<f4", (25 * 10**9,), b"")
+    path.write_bytes(with_member(arrays, "conv1/W", hundred_gigabytes))
+    assert "conv1/W" in error(path)
+    path.write_bytes(with_member(arrays, "conv1/W", npy("<f4", (16, 1, 3, 3), bytes(200 << 20))))
+    assert path.stat().st_size < 1 << 20
+    assert "conv1/W claims" in error(path)
+    # A directory of the archive that claims little, over a stream that holds much:
+    honest = with_member(arrays, "conv1/W", npy("<f4", (16, 1, 3, 3), bytes(200 << 20)))
+    claim = struct.pack("<I", len(npy("<f4", (16, 1, 3, 3), bytes(200 << 20))))
+    path.write_bytes(honest.replace(claim, struct.pack("<I", 650)))
+    error(path)
+
+
+def test_weights_packed_in_ways_that_numpy_does_not_use_are_refused(weights):
+    path, arrays = weights
+    member = npy("<f4", (16, 1, 3, 3), bytes(576))
+    for compression in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        path.write_bytes(with_member(arrays, "conv1/W", member, compression))
+        assert "compressed in an unknown way" in error(path)
+
+
+def test_header_of_an_array_is_not_evaluated(weights):
+    path, arrays = weights
+    for shape in ("(" * 2000, "9" * 5000, "__import__('os')"):
+        path.write_bytes(with_member(arrays, "conv1/W", npy("<f4", shape, b"")))
+        error(path)
+
+
+def test_weights_in_fortran_order_are_read_right(weights):
+    path, arrays = weights
+    fortran = np.asfortranarray(np.random.default_rng(0).random((32, 16, 3, 3), np.float32))
+    np.savez(path, **{**arrays, "conv2/W": fortran})
+    model = srmnist.CNNAE()
+    load_weights(path, model)
+    np.testing.assert_array_equal(model.conv2.W.array, fortran)
+
+
+def test_what_is_no_file_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    for path in (tmp_path, tmp_path / "pipe.npz", Path("/dev/zero"), tmp_path / "absent", tmp_path / "a\0b"):
+        with pytest.raises(UserError):
+            read_npz(path, {})
+
+
+def test_error_about_a_hostile_name_is_one_printable_line(tmp_path):
+    command = train_command(
+        TRAIN, tmp_path / "data", "--out", tmp_path / "out", "--resume", tmp_path / "s.npz"
+    )
+    small_data(tmp_path / "data")
+    with zipfile.ZipFile(tmp_path / "s.npz", "w") as archive:
+        archive.writestr("\033[2J\nall is well", b"")
+    line = refusal(run(command))
+    assert line.isprintable()
+    assert "s.npz" in line
+
+
+def header(*dimensions: int, magic: int = IMAGES) -> bytes:
+    return struct.pack(f">{1 + len(dimensions)}I", magic, *dimensions)
+
+
+BODY = bytes(range(98))
+IDX = {
+    "empty file": b"",
+    "header cut short": header(2, 7),
+    "no IDX": b"GIF89a" + bytes(200),
+    "labels instead of images": header(98, magic=0x801) + BODY,
+    "floats instead of bytes": header(2, 7, 7, magic=0xD03) + BODY * 4,
+    "body cut short": header(2, 7, 7) + BODY[:-1],
+    "trailing byte": header(2, 7, 7) + BODY + b"\0",
+    "dimensions larger than the file": header(2**32 - 1, 2**32 - 1, 2**32 - 1) + BODY,
+    "no images": header(0, 7, 7),
+    "images without pixels": header(2, 0, 7),
+}
+
+
+@pytest.mark.parametrize("content", IDX.values(), ids=IDX)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_malformed_idx_is_refused(tmp_path, content, suffix):
+    path = tmp_path / f"images{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix else content)
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        read_idx(path, IMAGES)
+
+
+GOOD_GZ = gzip.compress(header(2, 7, 7) + BODY)
+GZ = {
+    "no gzip": header(2, 7, 7) + BODY,
+    "cut short": GOOD_GZ[:-9],
+    "checksum wrong": GOOD_GZ[:-8] + bytes([GOOD_GZ[-8] ^ 1]) + GOOD_GZ[-7:],
+    "broken inside": GOOD_GZ[:20] + b"\xff\xff\xff" + GOOD_GZ[23:],
+    "garbage behind": GOOD_GZ + b"garbage",
+    "bomb behind": GOOD_GZ + gzip.compress(bytes(100 << 20)),
+    "bomb that its header announces": gzip.compress(header(10**6, 28, 28) + bytes(100 << 20)),
+}
+
+
+@pytest.mark.parametrize("content", GZ.values(), ids=GZ)
+def test_corrupt_or_swelling_gzip_is_refused(tmp_path, content):
+    (tmp_path / "images.gz").write_bytes(content)
+    with pytest.raises(UserError, match=r"images\.gz"):
+        read_idx(tmp_path / "images.gz", IMAGES)
+
+
+def test_good_idx_is_read_plain_and_packed(tmp_path):
+    (tmp_path / "images").write_bytes(header(2, 7, 7) + BODY)
+    (tmp_path / "images.gz").write_bytes(GOOD_GZ)
+    for name in ("images", "images.gz"):
+        images = read_idx(tmp_path / name, IMAGES)
+        assert (images.shape, images.dtype) == ((2, 7, 7), np.uint8)
+        assert images.tobytes() == BODY
+
+
+def test_image_and_label_counts_must_agree(tmp_path):
+    small_data(tmp_path / "data")
+    (tmp_path / "data" / "train-labels-idx1-ubyte").write_bytes(header(127, magic=0x801) + bytes(127))
+    with pytest.raises(UserError, match="127 labels for 128 images"):
+        load_dataset(tmp_path / "data")
+
+
+def test_pipe_in_place_of_data_does_not_hang_the_script(tmp_path):
+    small_data(tmp_path / "data")
+    (tmp_path / "data" / "t10k-images-idx3-ubyte").unlink()
+    os.mkfifo(tmp_path / "data" / "t10k-images-idx3-ubyte")
+    line = refusal(run([*train_command(TRAIN, tmp_path / "data"), "--out", str(tmp_path / "out")]))
+    assert "t10k-images-idx3-ubyte" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [("--batchsize", "129"), ("--size", "29"), ("--seed", "-1"), ("--epoch", "9" * 99)]
+)
+def test_numbers_out_of_range_are_refused_by_their_flag(tmp_path, flags):
+    small_data(tmp_path / "data")
+    before = tree(tmp_path)
+    line = refusal(run([*train_command(TRAIN, tmp_path / "data"), "--out", str(tmp_path / "out"), *flags]))
+    assert flags[0] in line
+    assert tree(tmp_path) == before

@@ -1,0 +1,105 @@
+"""The recipes train as they say: the article's as the article does, the tuned one better."""
+
+import io
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from srmnist import load_dataset  # first: it makes Chainer import  # isort: skip
+import chainer
+
+from srmnist.training.recipes import Muon, OneCycle, make_optimizer, orthogonalise, rise_and_fall
+from srmnist.training.settings import Settings
+from srmnist.training.trainer import build_trainer, initial_model, make_pairs
+from srmnist.training.train import train
+
+from conftest import write_idx
+
+
+def test_article_s_recipe_is_adam_with_chainer_s_defaults():
+    optimizer = make_optimizer("article", initial_model(0))
+    hyperparameters = optimizer.hyperparam.get_dict()
+    assert hyperparameters == chainer.optimizers.Adam().hyperparam.get_dict()
+    assert {type(param.update_rule).__name__ for param in optimizer.target.params()} == {"AdamRule"}
+
+
+def test_tuned_recipe_gives_three_convolutions_to_muon_and_the_rest_to_adam():
+    model = initial_model(0)
+    make_optimizer("tuned", model)
+    by_muon = {name for name, param in model.namedparams() if isinstance(param.update_rule, Muon)}
+    assert by_muon == {"/conv1/W", "/conv2/W", "/conv3/W"}
+
+
+@pytest.mark.parametrize("shape", [(16, 9), (32, 144), (64, 288)])
+def test_orthogonalised_matrix_keeps_directions_and_levels_their_sizes(shape):
+    matrix = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    u, _, vt = np.linalg.svd(matrix, full_matrices=False)
+    found = u.T @ orthogonalise(matrix) @ vt.T
+    sizes = np.diag(found)
+    assert sizes.min() > 0.6
+    assert sizes.max() < 1.3
+    assert np.abs(found - np.diag(sizes)).max() < 1e-4
+
+
+def test_orthogonalising_no_gradient_gives_none():
+    assert not orthogonalise(np.zeros((3, 5), np.float32)).any()
+
+
+def test_muon_steps_along_the_gradient_s_directions_and_keeps_momentum():
+    model = initial_model(0)
+    optimizer = make_optimizer("tuned", model)
+    param = model.conv2.W
+    before, rng = param.array.copy(), np.random.default_rng(0)
+    gradients = rng.normal(size=(2, *param.shape)).astype(np.float32)
+    optimizer.alpha = 0.003  # a twentieth of the peak: Muon's rate is 0.01
+    for gradient in gradients:
+        param.grad = gradient
+        param.update()
+    first, second = gradients
+    lookahead = (first + 0.9 * first, second + 0.9 * (0.9 * first + second))
+    steps = [orthogonalise(step.reshape(32, -1)).reshape(param.shape) for step in lookahead]
+    np.testing.assert_allclose(before - param.array, 0.01 * (steps[0] + steps[1]), atol=1e-6)
+
+
+def test_rate_rises_and_falls():
+    rates = [rise_and_fall(progress / 1000) for progress in range(1, 1001)]
+    assert np.argmax(rates) == 299
+    assert max(rates) == 1
+    assert (np.diff(rates[:300]) > 0).all()
+    assert (np.diff(rates[299:]) < 0).all()
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+
+
+def test_every_step_is_made_at_its_own_rate(tmp_path, monkeypatch):
+    pairs = make_pairs(load_dataset().test.images[:10], 10)
+    settings = Settings(epoch=3, batchsize=4, recipe="tuned")
+    trainer = build_trainer(initial_model(0), pairs, pairs, settings, tmp_path, io.StringIO())
+    optimizer = trainer.updater.get_optimizer("main")
+    rates = []
+    update = optimizer.update
+    monkeypatch.setattr(optimizer, "update", lambda *args: (rates.append(optimizer.alpha), update(*args)))
+    trainer.run()
+    assert rates == [pytest.approx(0.06 * rise_and_fall(step / 8)) for step in range(1, 9)]
+
+
+def test_resumed_run_has_the_rate_of_where_it_is():
+    optimizer = SimpleNamespace(alpha=math.nan)
+    updater = SimpleNamespace(iteration=59, get_optimizer=lambda name: optimizer)
+    OneCycle(100).initialize(SimpleNamespace(updater=updater))
+    assert optimizer.alpha == 0.06 * rise_and_fall(0.6)
+
+
+def test_tuned_recipe_learns_more_in_the_same_steps(tmp_path):
+    for half, split, count in zip(("train", "t10k"), load_dataset(), (1024, 200), strict=True):
+        write_idx(tmp_path / f"{half}-images-idx3-ubyte", split.images[:count])
+    article, tuned = (
+        train(
+            Settings(epoch=2, batchsize=16, data=str(tmp_path), recipe=recipe),
+            tmp_path / recipe,
+            terminal=io.StringIO(),
+        )
+        for recipe in ("article", "tuned")
+    )
+    assert tuned.mse < 0.9 * article.mse
