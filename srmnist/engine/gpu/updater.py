@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import chainer
 import numpy as np
@@ -11,6 +11,7 @@ from chainer import iterators, reporter, training
 from chainer.datasets import TupleDataset
 from chainer.types import NdArray
 
+from srmnist.engine.gpu import machine
 from srmnist.engine.gpu.machine import Machine
 from srmnist.engine.gpu.step import Evaluation, Step
 from srmnist.engine.gpu.vectors import Vectors, computes, updates
@@ -69,6 +70,7 @@ class ResidentUpdater(training.updaters.StandardUpdater):
         vectors: Vectors,
     ) -> None:
         super().__init__(iterator, optimizer, converter=data)
+        self.vectors = vectors
         self._step = Step(vectors, data.inputs, data.targets)
 
     def update_core(self) -> None:
@@ -115,3 +117,37 @@ class ResidentEvaluation:
     def converter(batch: Sequence[int], device: chainer.backend.Device | None = None) -> tuple[Sequence[int]]:
         """The indices as they are: the one argument of a call."""
         return (batch,)
+
+
+def resident_updater(
+    iterator: iterators.SerialIterator, optimizer: chainer.Optimizer, pairs: TupleDataset
+) -> training.updaters.StandardUpdater:
+    """The updater of a run whose training images lie on the current GPU.
+
+    Parameters
+    ----------
+    iterator : SerialIterator
+        Over ``range(len(pairs))``.
+    optimizer : Optimizer
+        Set up with the model, which is on that GPU.
+    pairs : TupleDataset
+        (degraded, original), float32 arrays of shape (N, 1, H, W) in main memory.
+    """
+    device = machine.current()
+    return ResidentUpdater(iterator, optimizer, Resident(device, pairs), Vectors(device, optimizer))
+
+
+def resident_evaluation(
+    updater: training.updaters.StandardUpdater, pairs: TupleDataset
+) -> tuple[Callable, Callable]:
+    """A converter and an ``eval_func`` for Chainer's Evaluator, whose iterator is over ``range(len(pairs))``.
+
+    Parameters
+    ----------
+    updater : StandardUpdater
+        What `resident_updater` gave for the run.
+    pairs : TupleDataset
+        The test images, as for `resident_updater`.
+    """
+    evaluation = ResidentEvaluation(Resident(machine.current(), pairs), updater.vectors)
+    return evaluation.converter, evaluation
