@@ -9,10 +9,9 @@ import numpy as np
 from srmnist.data import load_mnist
 from srmnist.degradation import degrade
 from srmnist.model import CNNAE
-from srmnist.restoration import restore
+from srmnist.restoration import load_model, restore
 from srmnist.system.errors import UserError
 from srmnist.system.files import write_whole
-from srmnist.weights import load_model
 
 # The newest opset in which any of the four operators changed (Conv; BatchNormalization did in 15), and the
 # file format of its day: runtimes refuse what is newer than they are.

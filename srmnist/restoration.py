@@ -1,11 +1,15 @@
 """Restoration: a trained model at work."""
 
+from pathlib import Path
+
 import chainer
 from chainer import backend
 
 from srmnist.degradation import Array
 from srmnist.model import CNNAE
-from srmnist.system.device import device_errors, device_number
+from srmnist.system.device import device_errors, device_number, select_device
+from srmnist.system.errors import UserError
+from srmnist.weights import load_weights
 
 
 def restore(images: Array, model: CNNAE, batchsize: int = 256) -> Array:
@@ -46,3 +50,27 @@ def restore(images: Array, model: CNNAE, batchsize: int = 256) -> Array:
             h = model.forward(model.device.send(images[batch]))
             restored[batch] = device.send(h.array)
     return restored
+
+
+def load_model(path: Path, gpu: int = -1) -> CNNAE:
+    """The trained network, read from a file and sent to a device.
+
+    Parameters
+    ----------
+    path : Path
+        Weights, as ``--model`` names them.
+    gpu : int, default -1
+        CUDA device number, as ``--gpu`` names it; negative is the CPU.
+
+    Raises
+    ------
+    UserError
+        If there is no such file or device, or as `srmnist.load_weights` does.
+    """
+    if not path.exists():
+        raise UserError(f"--model: there is no {path}; scripts/train.py writes results/model.npz")
+    device = select_device(gpu)
+    model = load_weights(path, CNNAE())
+    with device_errors(gpu):
+        model.to_device(device)
+    return model

@@ -8,9 +8,8 @@ from srmnist.data import load_dataset, to_float
 from srmnist.degradation import check_size, degrade
 from srmnist.evaluation.metrics import squared_errors
 from srmnist.figures import draw_degradation, draw_model, grey_png, png, show_grid
-from srmnist.restoration import restore
+from srmnist.restoration import load_model, restore
 from srmnist.system.files import write_all
-from srmnist.weights import load_model
 
 _DIGITS = 10  # as in the author's script
 

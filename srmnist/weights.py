@@ -8,10 +8,7 @@ from typing import TypeVar
 import chainer
 import numpy as np
 
-from srmnist.model import CNNAE
 from srmnist.system.archive import read_npz
-from srmnist.system.device import device_errors, select_device
-from srmnist.system.errors import UserError
 from srmnist.system.files import write_whole
 
 Link = TypeVar("Link", bound=chainer.Link)
@@ -71,21 +68,4 @@ def load_weights(path: str | Path, model: Link) -> Link:
     """
     arrays = read_npz(Path(path), chainer.serializers.npz.serialize(model))
     chainer.serializers.NpzDeserializer(arrays).load(model)
-    return model
-
-
-def load_model(path: Path, gpu: int = -1) -> CNNAE:
-    """The trained network that a script's ``--model`` and ``--gpu`` name, on its device.
-
-    Raises
-    ------
-    UserError
-        If there is no such file or device, or as `load_weights` does.
-    """
-    if not path.exists():
-        raise UserError(f"--model: there is no {path}; scripts/train.py writes results/model.npz")
-    device = select_device(gpu)
-    model = load_weights(path, CNNAE())
-    with device_errors(gpu):
-        model.to_device(device)
     return model

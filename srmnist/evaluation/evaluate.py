@@ -15,10 +15,9 @@ from srmnist.degradation import check_size, enlarge, shrink
 from srmnist.evaluation.interpolation import INTERPOLATIONS, interpolate
 from srmnist.evaluation.metrics import SSIM_WINDOW, nearest_labels, psnr, squared_errors, ssim
 from srmnist.figures import draw_psnr, png, show_grid
-from srmnist.restoration import restore
+from srmnist.restoration import load_model, restore
 from srmnist.system.device import device_errors, select_device
 from srmnist.system.files import FileError, read_regular, write_all
-from srmnist.weights import load_model
 
 DEGRADED, RESTORED, ORIGINAL = "degraded", "restored", "original"
 

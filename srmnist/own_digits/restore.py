@@ -9,10 +9,9 @@ import numpy as np
 from srmnist.degradation import degrade, enlarge
 from srmnist.figures import draw_side_by_side, grey_png, png
 from srmnist.own_digits.read_image import read_image
-from srmnist.restoration import restore
+from srmnist.restoration import load_model, restore
 from srmnist.system.errors import UserError
 from srmnist.system.files import write_all
-from srmnist.weights import load_model
 
 _SIDE = 28  # of MNIST's images: the scale at which the network has learned what strokes look like
 

@@ -7,7 +7,6 @@ import numpy as np
 
 from srmnist.data import Dataset
 from srmnist.degradation import check_size
-from srmnist.engine.gpu import plan
 from srmnist.system.errors import UserError
 from srmnist.training.recipes import ARTICLE
 
@@ -59,12 +58,6 @@ def check_fit(settings: Settings, dataset: Dataset, processes: int) -> None:
         each = f" for each of {processes} processes" if processes > 1 else ""
         raise UserError(f"--batchsize {settings.batchsize}{each}: there are {count:,} training images")
     check_size(settings.size, dataset.train.images)
-
-
-def device_memory(settings: Settings, dataset: Dataset) -> int:
-    """Bytes that a run takes on a GPU: both data sets as pairs of float32 images, and a step's buffers."""
-    pixels = 2 * sum(split.images.size for split in dataset)
-    return 4 * pixels + plan.size_in_bytes(plan.Shape(settings.batchsize, *dataset.train.images.shape[1:]))
 
 
 def identity(settings: Settings, dataset: Dataset, processes: int = 1) -> dict[str, int | str]:

@@ -12,7 +12,7 @@ import numpy as np
 from chainer import training
 
 from srmnist import weights
-from srmnist.data import load_dataset
+from srmnist.data import Dataset, load_dataset
 from srmnist.system import files
 from srmnist.system.device import device_errors, device_number
 from srmnist.system.errors import UserError
@@ -20,7 +20,7 @@ from srmnist.system.mpiexec import launched_size, let_first_speak
 from srmnist.training.interruption import Interruption
 from srmnist.training.process import Alone
 from srmnist.training.reports import VALIDATION_LOSS
-from srmnist.training.settings import Settings, check_fit, device_memory, identity
+from srmnist.training.settings import Settings, check_fit, identity
 from srmnist.training.snapshots import Snapshots, set_aside
 from srmnist.training.trainer import build_trainer, initial_model, make_pairs
 
@@ -94,7 +94,7 @@ def train(
         interruption = held.enter_context(job.interruption())
         # Every loss is looked at: NumPy's warnings of overflow on the way to a NaN would say it twice.
         held.enter_context(np.errstate(all="ignore"))
-        held.enter_context(device_errors(device_number(device), device_memory(settings, dataset)))
+        held.enter_context(_gpu_errors(device, settings, dataset))
         model = job.model(initial_model(settings.seed))
         model.to_device(device)
         train_pairs, test_pairs = (make_pairs(split.images, settings.size) for split in dataset)
@@ -115,10 +115,9 @@ def train(
         model.to_device("@numpy")
         weights.save(out / "model.npz", model)
     log = trainer.get_extension("LogReport").log
-    degraded, originals = test_pairs._datasets
     return Result(
         mse=log[-1][VALIDATION_LOSS],
-        degraded_mse=float(np.mean((degraded - originals) ** 2, dtype=np.float64)),
+        degraded_mse=float(np.mean((test_pairs.degraded - test_pairs.originals) ** 2, dtype=np.float64)),
         images_per_second=trainer.updater.epoch_detail * len(train_pairs) / trainer.elapsed_time,
         seconds=trainer.elapsed_time,
         files=[out / name for name in ("model.npz", "log", "loss.png")],
@@ -140,6 +139,19 @@ def _job(settings: Settings) -> AbstractContextManager[Alone]:
     if settings.sync_bn:
         raise UserError("--sync-bn: is for a run of several processes; add --communicator")
     return nullcontext(Alone())
+
+
+def _gpu_errors(
+    device: chainer.backend.Device, settings: Settings, dataset: Dataset
+) -> AbstractContextManager[None]:
+    """What fails on a GPU becomes a UserError; if its memory is too small, one that names what is needed."""
+    number = device_number(device)
+    if number < 0:
+        return nullcontext()
+    from srmnist.engine.gpu.updater import resident_bytes  # not before a GPU is used
+
+    needed = resident_bytes(settings.batchsize, dataset.train.images, dataset.test.images)
+    return device_errors(number, needed)
 
 
 def _snapshot_due(every: int | None, interruption: Interruption) -> Callable[[training.Trainer], bool]:

@@ -11,9 +11,6 @@ from chainer.training import extensions
 
 from srmnist.data import to_float
 from srmnist.degradation import degrade
-from srmnist.engine.gpu import machine
-from srmnist.engine.gpu.updater import Resident, ResidentEvaluation, ResidentUpdater
-from srmnist.engine.gpu.vectors import Vectors
 from srmnist.model import CNNAE
 from srmnist.training.process import Alone
 from srmnist.training.recipes import TUNED, OneCycle, make_optimizer
@@ -44,16 +41,31 @@ def initial_model(seed: int) -> CNNAE:
         np.random.set_state(state)
 
 
-def make_pairs(images: np.ndarray, size: int) -> TupleDataset:
-    """Pairs (degraded, original) of float32 images, from uint8 images of shape (N, H, W)."""
+class Pairs(TupleDataset):
+    """A data set of pairs (degraded, original).
+
+    Attributes
+    ----------
+    degraded, originals : ndarray of float32, shape (N, 1, H, W)
+        Intensities in [0, 1].
+    """
+
+    def __init__(self, degraded: np.ndarray, originals: np.ndarray) -> None:
+        super().__init__(degraded, originals)
+        self.degraded = degraded
+        self.originals = originals
+
+
+def make_pairs(images: np.ndarray, size: int) -> Pairs:
+    """Pairs (degraded, original), from images as they are stored: uint8, shape (N, H, W)."""
     originals = to_float(images)
-    return TupleDataset(degrade(originals, size), originals)
+    return Pairs(degrade(originals, size), originals)
 
 
 def build_trainer(
     model: CNNAE,
-    train: TupleDataset,
-    test: TupleDataset,
+    train: Pairs,
+    test: Pairs,
     settings: Settings,
     out: Path,
     terminal: TextIO,
@@ -83,7 +95,7 @@ def build_trainer(
 
 
 def _standard_updater(
-    optimizer: chainer.Optimizer, train: TupleDataset, test: TupleDataset, settings: Settings, job: Alone
+    optimizer: chainer.Optimizer, train: Pairs, test: Pairs, settings: Settings, job: Alone
 ) -> tuple[training.updaters.StandardUpdater, extensions.Evaluator]:
     train_iter, test_iter = job.iterators(train, test, settings.batchsize, EpochShuffle(settings.seed))
     model = optimizer.target
@@ -92,14 +104,11 @@ def _standard_updater(
 
 
 def _resident_updater(
-    optimizer: chainer.Optimizer, train: TupleDataset, test: TupleDataset, settings: Settings, job: Alone
+    optimizer: chainer.Optimizer, train: Pairs, test: Pairs, settings: Settings, job: Alone
 ) -> tuple[training.updaters.StandardUpdater, extensions.Evaluator]:
-    device = machine.current()
-    train_data, test_data = Resident(device, train), Resident(device, test)
-    train_iter, test_iter = job.iterators(
-        train_data.indices, test_data.indices, settings.batchsize, EpochShuffle(settings.seed)
-    )
-    vectors = Vectors(device, optimizer)
-    updater = ResidentUpdater(train_iter, optimizer, train_data, vectors)
-    evaluation = ResidentEvaluation(test_data, vectors)
-    return updater, job.evaluator(test_iter, optimizer.target, evaluation.converter, evaluation)
+    from srmnist.engine.gpu.updater import resident_evaluation, resident_updater  # not before a GPU is used
+
+    indices = range(len(train)), range(len(test))
+    train_iter, test_iter = job.iterators(*indices, settings.batchsize, EpochShuffle(settings.seed))
+    updater = resident_updater(train_iter, optimizer, train)
+    return updater, job.evaluator(test_iter, optimizer.target, *resident_evaluation(updater, test))

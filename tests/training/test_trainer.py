@@ -44,7 +44,7 @@ def test_trainer_is_built_as_in_the_article(tmp_path):
     iterator = trainer.updater.get_iterator("main")
     assert type(iterator) is chainer.iterators.SerialIterator
     assert iterator.batch_size == 64
-    assert type(iterator.dataset) is chainer.datasets.TupleDataset
+    assert isinstance(iterator.dataset, chainer.datasets.TupleDataset)
     degraded, original = pairs[5]
     np.testing.assert_array_equal(original, srmnist.load_mnist()[0][5])
     np.testing.assert_array_equal(degraded, srmnist.degrade(original[None])[0])

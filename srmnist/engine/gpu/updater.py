@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import chainer
 import numpy as np
 from chainer import iterators, reporter, training
-from chainer.datasets import TupleDataset
 from chainer.types import NdArray
 
-from srmnist.engine.gpu import machine
+from srmnist.engine.gpu import machine, plan
 from srmnist.engine.gpu.machine import Machine
 from srmnist.engine.gpu.step import Evaluation, Step
 from srmnist.engine.gpu.vectors import Vectors, computes, updates
+
+
+class Pairs(Protocol):
+    """A data set of pairs whose images lie in two arrays: float32, shape (N, 1, H, W), in main memory."""
+
+    degraded: np.ndarray
+    originals: np.ndarray
 
 
 class Resident:
@@ -26,14 +33,13 @@ class Resident:
     ----------
     machine : Machine
         The device.
-    pairs : TupleDataset
-        (degraded, original), float32 arrays of shape (N, 1, H, W) in main memory.
+    pairs : Pairs
     """
 
-    def __init__(self, machine: Machine, pairs: TupleDataset) -> None:
+    def __init__(self, machine: Machine, pairs: Pairs) -> None:
         self._xp = machine.xp
-        self.inputs, self.targets = (machine.xp.asarray(images) for images in pairs._datasets)
-        self.indices = range(len(pairs))
+        self.inputs, self.targets = machine.xp.asarray(pairs.degraded), machine.xp.asarray(pairs.originals)
+        self.indices = range(len(self.inputs))
 
     def __call__(
         self, batch: Sequence[int], device: chainer.backend.Device | None = None
@@ -119,8 +125,21 @@ class ResidentEvaluation:
         return (batch,)
 
 
+def resident_bytes(batchsize: int, train: np.ndarray, test: np.ndarray) -> int:
+    """Bytes of a GPU's memory that training takes: both data sets as pairs, and the buffers of a step.
+
+    Parameters
+    ----------
+    batchsize : int
+        Images a step.
+    train, test : ndarray of uint8, shape (N, H, W)
+    """
+    shape = plan.Shape(batchsize, *train.shape[1:])
+    return 2 * np.dtype(np.float32).itemsize * (train.size + test.size) + plan.size_in_bytes(shape)
+
+
 def resident_updater(
-    iterator: iterators.SerialIterator, optimizer: chainer.Optimizer, pairs: TupleDataset
+    iterator: iterators.SerialIterator, optimizer: chainer.Optimizer, pairs: Pairs
 ) -> training.updaters.StandardUpdater:
     """The updater of a run whose training images lie on the current GPU.
 
@@ -130,15 +149,14 @@ def resident_updater(
         Over ``range(len(pairs))``.
     optimizer : Optimizer
         Set up with the model, which is on that GPU.
-    pairs : TupleDataset
-        (degraded, original), float32 arrays of shape (N, 1, H, W) in main memory.
+    pairs : Pairs
     """
     device = machine.current()
     return ResidentUpdater(iterator, optimizer, Resident(device, pairs), Vectors(device, optimizer))
 
 
 def resident_evaluation(
-    updater: training.updaters.StandardUpdater, pairs: TupleDataset
+    updater: training.updaters.StandardUpdater, pairs: Pairs
 ) -> tuple[Callable, Callable]:
     """A converter and an ``eval_func`` for Chainer's Evaluator, whose iterator is over ``range(len(pairs))``.
 
@@ -146,7 +164,7 @@ def resident_evaluation(
     ----------
     updater : StandardUpdater
         What `resident_updater` gave for the run.
-    pairs : TupleDataset
+    pairs : Pairs
         The test images, as for `resident_updater`.
     """
     evaluation = ResidentEvaluation(Resident(machine.current(), pairs), updater.vectors)

@@ -269,10 +269,11 @@ def test_a_loss_on_a_device_that_is_not_finite_is_named_with_its_iteration(train
 
 
 def test_memory_that_a_run_takes_grows_with_the_batch_and_the_data(data):
-    from srmnist.training.settings import device_memory
+    from srmnist.engine.gpu.updater import resident_bytes
 
     dataset = srmnist.load_dataset(data)
-    small, large = (device_memory(Settings(data=data, batchsize=size), dataset) for size in (1, 2))
+    images = [split.images for split in dataset]
+    small, large = (resident_bytes(size, *images) for size in (1, 2))
     assert 0 < small < large
     assert plan.size_in_bytes(plan.Shape(64, 28, 28)) < 100 * 2**20
 
