@@ -1,33 +1,34 @@
 """Chainer 7.8.1 on today's Python and NumPy.
 
-Chainer's last release (January 2022) names a few things that have since gone. Each patch below says which
-file of Chainer needs it; each is applied only where the name is missing. `srmnist/__init__.py` calls
-`import_chainer` before anything else, so ``import srmnist`` must come before ``import chainer``.
+Chainer's last release (January 2022) uses a few names that Python, NumPy and setuptools have removed since.
+Each patch below says which file of Chainer needs it; a patch is applied only where the name is missing.
+`srmnist/__init__.py` calls `prepare_chainer` before anything else, so ``import srmnist`` must come before
+``import chainer``. Chainer itself is imported when it is first needed: that takes a second.
 """
 
 import importlib
+import importlib.util
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import Any
-
-import numpy
 
 _BROKEN = (
     "Chainer was imported before srmnist and failed, which leaves it half loaded. "
     "Restart Python (in a notebook: restart the kernel) and write `import srmnist` before `import chainer`."
 )
 
+# Parts of SciPy that files of Chainer import (datasets/svhn.py, distributions/multivariate_normal.py,
+# functions/math/erfinv.py and sparse_matmul.py) and that CNNAE never uses. They take half a second.
+_UNUSED = ("scipy.io", "scipy.linalg", "scipy.sparse", "scipy.special")
 
-def import_chainer() -> types.ModuleType:
-    """Import Chainer with everything it misses in place.
 
-    Returns
-    -------
-    module
-        ``chainer``, ready to use.
+def prepare_chainer() -> None:
+    """Make ``import chainer`` work, for the rest of this process.
 
     Raises
     ------
@@ -37,11 +38,47 @@ def import_chainer() -> types.ModuleType:
     half_loaded = any(name.startswith("chainer.") for name in sys.modules)
     if "chainer" not in sys.modules and half_loaded:
         raise ImportError(_BROKEN)
-    add_numpy_names()
-    with import_stand_ins(), _without_advice():
-        # The article's own import line names gradient_check, which Chainer does not import by itself.
-        importlib.import_module("chainer.gradient_check")
-    return sys.modules["chainer"]
+    if not any(isinstance(finder, _ChainerFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _ChainerFinder())
+
+
+class _ChainerFinder(MetaPathFinder):
+    """Finds ``chainer`` and ``chainer.testing`` as Python does, and gives them `_PatchingLoader`.
+
+    ``chainer.testing`` is not imported with ``chainer``. It imports pytest, where that is installed, for half
+    a second. ``gradient_check``, which the article's own import line names, needs it.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in ("chainer", "chainer.testing"):
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _PatchingLoader(spec.loader)
+        return spec
+
+
+class _PatchingLoader(Loader):
+    """Imports a module with everything in place that the module misses."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        # The module keeps its own loader, which knows its source and its data files.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        add_numpy_names()
+        with import_stand_ins(), _without_advice():
+            self._loader.exec_module(module)
 
 
 def add_numpy_names() -> None:
@@ -54,6 +91,8 @@ def add_numpy_names() -> None:
     They are set on NumPy itself because Chainer compares modules by identity (``xp is numpy``), so no
     stand-in for ``numpy`` can be slipped into single files.
     """
+    import numpy  # takes 0.2 s
+
     if "float" not in vars(numpy):
         numpy.float = float  # type: ignore[attr-defined]
     if "sctypes" not in vars(numpy):
@@ -68,18 +107,20 @@ def add_numpy_names() -> None:
 
 @contextmanager
 def import_stand_ins() -> Iterator[None]:
-    """Stand in for two packages that only Chainer's import needs, and take the stand-ins away again.
+    """Replace packages that Chainer imports and CNNAE does not use; afterwards put back what was there.
 
-    ``_environment_check.py`` imports ``pkg_resources`` (gone since setuptools 82, and before that a warning
-    on the user's terminal) to look for versions of CuPy and iDeep that nobody can install any more; here
-    nothing is ever found, so nothing is reported. ``testing/helper.py``, which ``gradient_check.py`` needs,
-    imports it for the decorators of Chainer's own tests. ``_environment_check.py`` also imports
-    ``numpy.distutils.system_info`` (gone since Python 3.12, broken by setuptools 74 before) to ask on
-    macOS for NumPy's BLAS; here the answer is "unknown".
+    ``_environment_check.py`` imports ``pkg_resources`` (removed from setuptools 82; older ones warn on the
+    user's terminal) to look for versions of CuPy and iDeep that nobody can install any more. The stand-in
+    finds no package, so Chainer reports nothing. ``testing/helper.py`` imports it for the decorators of
+    Chainer's own tests. ``_environment_check.py`` also imports ``numpy.distutils.system_info`` (removed in
+    Python 3.12, broken by setuptools 74) to ask on macOS for NumPy's BLAS. The stand-in answers "unknown".
+    Both stand in for real packages, too: a real ``pkg_resources`` would find a CuPy that is too new for
+    Chainer.
 
-    They stand in even for real packages: a real ``pkg_resources`` warns, and it would find a CuPy 13 too
-    new for Chainer. What was loaded before is put back.
+    A stand-in for a part of SciPy imports that part as soon as Chainer uses it.
     """
+    import numpy
+
     system_info = types.ModuleType("numpy.distutils.system_info")
     system_info.get_info = lambda name: {}  # type: ignore[attr-defined]
     distutils = types.ModuleType("numpy.distutils")
@@ -89,8 +130,19 @@ def import_stand_ins() -> Iterator[None]:
         "numpy.distutils": distutils,
         "numpy.distutils.system_info": system_info,
     }
+    if importlib.util.find_spec("scipy"):
+        stand_ins.update({name: _on_demand(name) for name in _UNUSED if name not in sys.modules})
     with _replaced(sys.modules, stand_ins), _replaced(vars(numpy), {"distutils": distutils}):
         yield
+
+
+def _on_demand(name: str) -> types.ModuleType:
+    """A module with the names of another, which is imported when the first of them is used."""
+    module = types.ModuleType(name)
+    module.__getattr__ = lambda attribute: getattr(  # type: ignore[method-assign]
+        importlib.import_module(name), attribute
+    )
+    return module
 
 
 @contextmanager

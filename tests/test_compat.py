@@ -40,42 +40,70 @@ def test_model_is_found_by_a_process_s_first_statement(statement):
     assert python(f"{statement}\nprint({name}().count_params())") == "23985\n"
 
 
-def test_stand_ins_are_taken_away_again():
+def test_import_costs_only_what_is_used():
     python(
-        "import sys, numpy, srmnist\n"
-        "gone = ['pkg_resources', 'numpy.distutils', 'numpy.distutils.system_info']\n"
-        "assert not set(gone) & set(sys.modules), set(gone) & set(sys.modules)\n"
-        "assert 'distutils' not in vars(numpy)\n"
+        "import sys, srmnist\n"
+        "assert {'chainer', 'numpy', 'matplotlib', 'cv2'}.isdisjoint(sys.modules)\n"
+        "from srmnist import CNNAE, UserError, degrade, load_dataset, load_mnist, load_weights, restore\n"
+        "assert 'chainer' in sys.modules\n"
+        "assert {'matplotlib', 'cv2', 'pytest', 'scipy.io', 'scipy.linalg'}.isdisjoint(sys.modules)\n"
+        "assert set(srmnist.__all__) <= set(dir(srmnist))\n"
+        "assert srmnist.show_grid.__module__ == 'srmnist.figures'\n"
+        "assert srmnist.data.load_mnist is load_mnist\n"
+        "assert not hasattr(srmnist, 'no_such_name')\n"
     )
 
 
-def test_the_user_s_own_packages_are_not_replaced(tmp_path):
-    (tmp_path / "pkg_resources.py").write_text("owner = 'user'\n")
-    python("import srmnist, pkg_resources\nassert pkg_resources.owner == 'user'", cwd=tmp_path)
+def test_chainer_s_uses_of_scipy_work_when_they_come():
+    python(
+        "import numpy as np\n"
+        "import srmnist\n"
+        "import chainer.functions as F\n"
+        "from chainer import distributions\n"
+        "from chainer.datasets import svhn\n"
+        "assert abs(F.erfinv(np.array([0.5])).array[0] - 0.47693628) < 1e-6\n"
+        "matrix = np.eye(2, dtype=np.float32)[None]\n"
+        "normal = distributions.MultivariateNormal(loc=np.zeros((1, 2), np.float32), scale_tril=matrix)\n"
+        "assert normal.log_prob(np.ones((1, 2), np.float32)).array < 0\n"
+        "import scipy.io\n"
+        "assert svhn.io.loadmat is scipy.io.loadmat\n"
+    )
 
 
-def test_packages_loaded_before_are_put_back(tmp_path):
+def test_patches_leave_no_trace_and_the_user_s_packages_alone(tmp_path):
     (tmp_path / "pkg_resources.py").write_text("owner = 'user'\n")
     python(
-        "import sys, types, numpy, pkg_resources\n"
-        "numpy.distutils = sys.modules['numpy.distutils'] = types.ModuleType('numpy.distutils')\n"
-        "before = numpy.distutils\n"
+        "import sys, types, numpy\n"
         "import srmnist\n"
-        "assert sys.modules['pkg_resources'] is pkg_resources\n"
-        "assert sys.modules['numpy.distutils'] is numpy.distutils is before\n",
+        "import chainer.gradient_check\n"
+        "gone = ['pkg_resources', 'numpy.distutils', 'numpy.distutils.system_info', 'scipy.io']\n"
+        "assert not set(gone) & set(sys.modules), set(gone) & set(sys.modules)\n"
+        "assert 'distutils' not in vars(numpy)\n"
+        "assert 'srmnist' not in type(chainer.__loader__).__module__\n"
+        "import pkg_resources\n"
+        "assert pkg_resources.owner == 'user'\n",
         cwd=tmp_path,
     )
 
 
-def test_numpy_names_are_added_only_where_missing():
+def test_what_the_user_s_process_had_before_is_kept(tmp_path):
+    (tmp_path / "pkg_resources.py").write_text("owner = 'user'\n")
     python(
-        "import numpy\n"
+        "import sys, types, numpy, pkg_resources\n"
         "class Mine(float): pass\n"
         "numpy.float = Mine\n"
         "before = vars(numpy).get('sctypes')\n"
-        "import srmnist\n"
+        "numpy.distutils = sys.modules['numpy.distutils'] = types.ModuleType('numpy.distutils')\n"
+        "distutils = numpy.distutils\n"
+        "import srmnist, chainer\n"
+        "assert sys.modules['pkg_resources'] is pkg_resources\n"
+        "assert sys.modules['numpy.distutils'] is numpy.distutils is distutils\n"
         "assert numpy.float is Mine\n"
         "assert before is None or numpy.sctypes is before\n"
+        "chainer.global_config.plain = True\n"
+        "srmnist.CNNAE()\n"
+        "assert chainer.config.plain is True\n",
+        cwd=tmp_path,
     )
 
 

@@ -16,7 +16,8 @@ from chainer.backends import cuda
 
 from srmnist.engine.network import is_float32, is_shared, normalisations, parameters
 
-chainer.global_config.plain = False
+if not hasattr(chainer.global_config, "plain"):  # which a program may set before it builds a model
+    chainer.global_config.plain = False
 
 # How the line begins that stands on stderr, once, where Numba is missing.
 NO_NUMBA = "srmnist: no Numba"
