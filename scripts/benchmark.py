@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
-from srmnist.system import cli, files
-from srmnist.system.errors import UserError
+from srmnist.system import cli
 
 
 def main() -> None:
     args = parse_args()
+    from srmnist.system import files
+    from srmnist.system.errors import UserError
+
     try:
         from srmnist.benchmark import gpu, ranks, report
     except ImportError as error:
@@ -35,7 +37,7 @@ def parse_args():
     parser.add_argument(
         "-b", "--batchsize", type=cli.positive, default=64, help="images a step (default: 64)"
     )
-    parser.add_argument("-g", "--gpu", type=int, default=-1, help="CUDA device; negative: the CPU (default)")
+    parser.add_gpu_flag()
     parser.add_argument("--rounds", type=cli.positive, default=10, help="turns of each variant (default: 10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument(
@@ -47,7 +49,7 @@ def parse_args():
         action="store_true",
         help="time instead 1 and 2 processes of mpiexec, with one thread each",
     )
-    args = parser.parse_args()
+    args = parser.parse()
     if args.mpi and args.gpu >= 0:
         parser.error("argument --mpi: times processes on the CPU only")
     if args.plot and (args.mpi or args.gpu >= 0):

@@ -2,12 +2,13 @@
 
 import argparse
 
-from srmnist.evaluation.evaluate import evaluate
 from srmnist.system import cli
 
 
 def main() -> None:
     args = parse_args()
+    from srmnist.evaluation.evaluate import evaluate
+
     files = evaluate(args.model, args.out, args.data, args.size, args.gpu)
     print("written:", *files)
 
@@ -15,12 +16,14 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     parser = cli.Parser(
         description=__doc__,
-        epilog="PSNR in dB is the mean over the images, and beside it that of the mean MSE; 1-NN is the "
+        epilog="PSNR is in dB: the mean over the images, and beside it the PSNR of the mean MSE. 1-NN is the "
         "share of images whose nearest neighbour among 20,000 training images is of the same class.",
     )
-    parser.add_model_flags()
+    parser.add_model_flag()
+    parser.add_out_flag()
+    parser.add_gpu_flag()
     parser.add_test_flags()
-    return parser.parse_args()
+    return parser.parse()
 
 
 if __name__ == "__main__":

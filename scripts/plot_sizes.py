@@ -3,16 +3,17 @@
 import argparse
 from pathlib import Path
 
-from srmnist.evaluation.evaluate import load_reports
-from srmnist.figures import draw_sizes, png
 from srmnist.system import cli
-from srmnist.system.files import write_all
 
 
 def main() -> None:
     args = parse_args()
-    figure = draw_sizes(load_reports(args.reports))
-    print("written:", *write_all(args.out.parent, {args.out.name: png(figure)}))
+    from srmnist.evaluation.evaluate import load_reports
+    from srmnist.figures import draw_sizes, png
+    from srmnist.system.files import write_all
+
+    figure = png(draw_sizes(load_reports(args.reports)))
+    print("written:", *write_all(args.out.parent, {args.out.name: figure}, inputs=args.reports))
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,10 +26,14 @@ def parse_args() -> argparse.Namespace:
         help="a metrics.json that scripts/evaluate.py wrote",
     )
     parser.add_argument(
-        "-o", "--out", type=Path, default=Path("results/sizes.png"), metavar="FILE",
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("results/sizes.png"),
+        metavar="FILE",
         help="file to write (default: results/sizes.png)",
-    )  # fmt: skip
-    return parser.parse_args()
+    )
+    return parser.parse()
 
 
 if __name__ == "__main__":

@@ -3,16 +3,16 @@
 import sys
 from pathlib import Path
 
-from srmnist.evaluation.metrics import psnr
 from srmnist.system import cli
-from srmnist.training.interruption import Interrupted
-from srmnist.training.recipes import ARTICLE, RECIPES
-from srmnist.training.settings import Settings
-from srmnist.training.train import train
 
 
 def main() -> None:
     args = parse_args()
+    from srmnist.evaluation.metrics import psnr
+    from srmnist.training.interruption import Interrupted
+    from srmnist.training.settings import Settings
+    from srmnist.training.train import train
+
     settings = Settings(
         args.epoch, args.batchsize, args.seed, args.size, args.data, args.gpu, args.plain, args.recipe,
         args.communicator, args.sync_bn,
@@ -38,17 +38,12 @@ NEWEST = Path()  # not a name that anybody gives
 
 def parse_args():
     parser = cli.Parser(description=__doc__)
-    parser.add_argument(
-        "-g", "--gpu", type=int, nargs="?", const=0, default=-1, metavar="NUMBER",
-        help="CUDA device (without a value: 0); negative: the CPU (default)",
-    )  # fmt: skip
+    parser.add_gpu_flag()
     parser.add_argument("-e", "--epoch", type=cli.positive, default=10, help="epochs (default: 10)")
     parser.add_argument(
         "-b", "--batchsize", type=cli.positive, default=64, help="images a step (default: 64)"
     )
-    parser.add_argument(
-        "-o", "--out", type=Path, default=Path("results"), help="directory (default: results)"
-    )
+    parser.add_out_flag()
     parser.add_argument(
         "-r", "--resume", type=Path, nargs="?", const=NEWEST, metavar="SNAPSHOT",
         help="go on from a snapshot; without a value, from the newest in --out",
@@ -57,7 +52,7 @@ def parse_args():
     parser.add_argument("--data", metavar="DIR", help="IDX files to train on (default: the embedded MNIST)")
     parser.add_argument("--size", type=cli.positive, default=10, help="shrink to SIZE×SIZE (default: 10)")
     parser.add_argument(
-        "--recipe", choices=RECIPES, default=ARTICLE,
+        "--recipe", choices=["article", "tuned"], default="article",
         help="how to train: as the article does (default), or better at the same cost",
     )  # fmt: skip
     parser.add_argument(
@@ -79,7 +74,7 @@ def parse_args():
         action="store_true",
         help="batch normalisation over the batches of all processes (default: each over its own)",
     )
-    return parser.parse_args()
+    return parser.parse()
 
 
 if __name__ == "__main__":

@@ -1,39 +1,80 @@
-"""What every script shares: its flags' types, and how it ends."""
+"""What every script shares: its flags, the line that it starts with, and how it ends."""
 
 import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from srmnist.system.errors import UserError
 from srmnist.system.mpiexec import launched_rank, launched_size, let_first_speak
+from srmnist.system.terminal import prepare_streams
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that complains in one line."""
+    """An argument parser that reports a wrong flag in one line."""
+
+    def parse(self) -> argparse.Namespace:
+        """The flags of this process; then tell a user at a terminal that the script is on its way.
+
+        A script imports Chainer after this: that takes a second, and much longer from a slow disk.
+        """
+        args = self.parse_args(number_gpu(sys.argv[1:]))
+        if sys.stderr.isatty() and not launched_rank():
+            sys.stderr.write("loading Chainer\n")
+        return args
 
     def error(self, message: str) -> NoReturn:
         let_first_speak()
         self.exit(2, f"{_speaker()}{self.prog}: {message} (see {self.prog} --help)\n")
 
-    def add_model_flags(self) -> None:
-        """``--model``, ``--out`` and ``--gpu``, of the scripts that show what trained weights do."""
-        results = Path("results")
+    def add_model_flag(self) -> None:
+        """``--model``, of the scripts that use trained weights."""
         self.add_argument(
-            "--model", type=Path, default=results / "model.npz", help="weights (default: results/model.npz)"
+            "--model",
+            type=Path,
+            default=Path("results/model.npz"),
+            help="weights (default: results/model.npz)",
         )
-        self.add_argument("-o", "--out", type=Path, default=results, help="directory (default: results)")
+
+    def add_out_flag(self) -> None:
+        """``--out``, of the scripts that write several files."""
         self.add_argument(
-            "-g", "--gpu", type=int, default=-1, help="CUDA device; negative: the CPU (default)"
+            "-o", "--out", type=Path, default=Path("results"), help="directory (default: results)"
+        )
+
+    def add_gpu_flag(self) -> None:
+        """``--gpu``, of the scripts that compute."""
+        self.add_argument(
+            "-g",
+            "--gpu",
+            type=int,
+            nargs="?",
+            const=0,
+            default=-1,
+            metavar="NUMBER",
+            help="CUDA device (without a value: 0); negative: the CPU (default)",
         )
 
     def add_test_flags(self) -> None:
         """``--data`` and ``--size``, of the scripts that degrade test images."""
         self.add_argument("--data", metavar="DIR", help="IDX files to test on (default: the embedded MNIST)")
         self.add_argument("--size", type=positive, default=10, help="shrink to SIZE×SIZE (default: 10)")
+
+
+def number_gpu(args: Sequence[str]) -> list[str]:
+    """Give a ``--gpu`` without a value the value 0.
+
+    argparse would take the next argument for the value: the file name in ``restore.py -g seven.png``.
+    """
+    numbered = list(args)
+    for index, (flag, following) in enumerate(zip(args, [*args[1:], ""], strict=True)):
+        if flag in ("-g", "--gpu") and not following.removeprefix("-").isdecimal():
+            numbered[index] = "--gpu=0"
+    return numbered
 
 
 def positive(text: str) -> int:
@@ -47,7 +88,7 @@ def seed(text: str) -> int:
 
 
 def resume_command() -> str:
-    """The command line of this process, or of its job, with ``--resume`` instead of any it had."""
+    """The command line of this process, or of its mpiexec, with ``--resume``; a ``--resume`` it had goes."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-r", "--resume", nargs="?")
     others = parser.parse_known_args()[1]
@@ -60,8 +101,12 @@ def resume_command() -> str:
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a script's main function, and end as a command should.
 
-    A `UserError` and a full disk become one line on stderr and exit status 2; Ctrl-C becomes status 130.
+    A `UserError` and a full disk become one line on stderr and exit status 2. Ctrl-C becomes status 130.
     """
+    prepare_streams()
+    # Figures are written to files. The backend of a notebook, from whose cell the script may have been
+    # started, may not be installed here.
+    os.environ["MPLBACKEND"] = "agg"
     try:
         main()
         sys.stdout.flush()
@@ -79,17 +124,18 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 def _end(status: int, message: str) -> NoReturn:
     line = "".join(character if character.isprintable() else " " for character in message)
-    sys.stderr.write(f"{_speaker()}{line}\n")
+    with suppress(OSError):  # nobody can be told
+        sys.stderr.write(f"{_speaker()}{line}\n")
     sys.exit(status)
 
 
 def _speaker() -> str:
-    """Which process of mpiexec speaks, if it is not the first, which speaks for all."""
+    """The prefix of a message: the rank of this process of mpiexec, if it is not the first one."""
     return f"rank {launched_rank()}: " if launched_rank() else ""
 
 
 def _discard_output() -> None:
-    """Let Python's last flush of what could not be written go nowhere, instead of failing once more."""
+    """Let Python's last flush of what could not be written go to the null device instead of failing."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

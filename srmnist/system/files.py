@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from operator import methodcaller
 from pathlib import Path
@@ -39,8 +39,16 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         write(file)
 
 
-def write_all(out: Path, contents: Mapping[str, bytes]) -> list[Path]:
+def write_all(out: Path, contents: Mapping[str, bytes], inputs: Iterable[Path] = ()) -> list[Path]:
     """Write files into a directory, which is made if it does not exist.
+
+    Parameters
+    ----------
+    out : Path
+    contents : mapping of str to bytes
+        By the names of the files.
+    inputs : iterable of Path
+        Files that the results were made from, which are never overwritten.
 
     Returns
     -------
@@ -50,8 +58,9 @@ def write_all(out: Path, contents: Mapping[str, bytes]) -> list[Path]:
     Raises
     ------
     UserError
-        If the directory cannot be made, or as `write_whole` does.
+        If a result has the name of an input, if the directory cannot be made, or as `write_whole` does.
     """
+    _keep(inputs, [out / name for name in contents])
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,6 +68,14 @@ def write_all(out: Path, contents: Mapping[str, bytes]) -> list[Path]:
     for name, content in contents.items():
         write_whole(out / name, methodcaller("write", content))
     return [out / name for name in contents]
+
+
+def _keep(inputs: Iterable[Path], results: Sequence[Path]) -> None:
+    """Refuse to overwrite an input, whatever name or link the result has for it."""
+    for path in inputs:
+        for result in results:
+            if path.exists() and result.exists() and path.samefile(result):
+                raise UserError(f"{result}: this file is an input; choose another --out")
 
 
 @contextmanager

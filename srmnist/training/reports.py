@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 import chainer
 from chainer import reporter, training
@@ -123,19 +123,6 @@ class LossPlot(extensions.PlotReport):
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Nothing: LogReport's log is all it needs."""
-
-
-class Lines:
-    """A stream for PrintReport, which begins each line with an escape sequence for a progress bar's sake."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        self._stream.write(text if self._stream.isatty() else text.replace("\033[J", ""))
-
-    def flush(self) -> None:
-        self._stream.flush()
 
 
 class StopIfDiverged(training.Extension):

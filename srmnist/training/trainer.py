@@ -12,9 +12,11 @@ from chainer.training import extensions
 from srmnist.data import to_float
 from srmnist.degradation import degrade
 from srmnist.model import CNNAE
+from srmnist.system.terminal import can_redraw
 from srmnist.training.process import Alone
+from srmnist.training.progress import PrintReport, ProgressBar
 from srmnist.training.recipes import TUNED, OneCycle, make_optimizer
-from srmnist.training.reports import Lines, LogReport, LossPlot, StopIfDiverged
+from srmnist.training.reports import LogReport, LossPlot, StopIfDiverged
 from srmnist.training.settings import Settings
 
 
@@ -85,12 +87,10 @@ def build_trainer(
         return trainer
     trainer.extend(StopIfDiverged())
     trainer.extend(LogReport())
-    columns = ["epoch", "main/loss", "validation/main/loss", "elapsed_time"]
-    trainer.extend(extensions.PrintReport(columns, out=Lines(terminal)))
+    trainer.extend(PrintReport(terminal))
     trainer.extend(LossPlot(), trigger=(1, "epoch"))
-    if terminal.isatty():
-        # A trigger without a state: a run may be resumed where there is no terminal.
-        trainer.extend(extensions.ProgressBar(out=terminal), trigger=lambda trainer: True)
+    if can_redraw(terminal):
+        trainer.extend(ProgressBar(terminal))
     return trainer
 
 

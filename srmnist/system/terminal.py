@@ -1,0 +1,40 @@
+"""Standard streams and terminals: what can be written to them."""
+
+import os
+import sys
+from typing import TextIO
+
+_COLUMNS = 80  # of a terminal that does not say how wide it is
+
+
+def prepare_streams() -> None:
+    """Let a script write to its standard streams whatever they are.
+
+    A missing stream (``>&-``, ``pythonw``, a service) becomes one that takes everything. A character that the
+    stream's encoding does not have becomes a question mark.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # A file opened later would get the free number, and what C libraries print would go into it.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 – for the rest of the process
+        elif stream.errors == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def can_redraw(stream: TextIO) -> bool:
+    """Whether a stream is a terminal on which lines can be erased and written anew."""
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def columns(stream: TextIO) -> int:
+    """The number of characters in a line of a terminal."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+    except (OSError, ValueError):
+        return _COLUMNS
