@@ -8,18 +8,18 @@ from srmnist.system import cli
 
 def main() -> None:
     args = parse_args()
-    from srmnist.evaluation.evaluate import load_reports
+    from srmnist.evaluation.metrics_file import load_metrics
     from srmnist.figures import draw_sizes, png
     from srmnist.system.files import write_all
 
-    figure = png(draw_sizes(load_reports(args.reports)))
-    print("written:", *write_all(args.out.parent, {args.out.name: figure}, inputs=args.reports))
+    figure = png(draw_sizes(load_metrics(args.metrics)))
+    print("written:", *write_all(args.out.parent, {args.out.name: figure}, inputs=args.metrics))
 
 
 def parse_args() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
     parser.add_argument(
-        "reports",
+        "metrics",
         type=Path,
         nargs="+",
         metavar="METRICS",

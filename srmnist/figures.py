@@ -1,4 +1,8 @@
-"""Everything drawn: the article's figures, and plots of what evaluations measured."""
+"""Everything drawn: the article's figures, and plots of what evaluations measured.
+
+Each function draws with matplotlib's own defaults. The user's matplotlibrc may ask for what these figures
+do not allow for (LaTeX for all text, for example).
+"""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -6,39 +10,45 @@ from typing import Any
 
 import cv2
 import matplotlib.figure
+import matplotlib.style
 import numpy as np
+from chainer import backend
+from chainer.types import NdArray
 from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Polygon
 from matplotlib.transforms import Affine2D
 
 from srmnist.model import CNNAE
+from srmnist.system.fonts import caption, families
 
 _DPI = 200  # twice the width of a README's column, for sharp screens
 _PLOT_DPI = 150
 _GREY: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
 
+_with_defaults = matplotlib.style.context("default")
+
 
 class Figure(matplotlib.figure.Figure):
-    """A matplotlib figure that a notebook shows as it is.
+    """A matplotlib figure that a notebook shows.
 
-    It is not one of pyplot's, so that no backend is chosen for the user and nothing stays open; a notebook
-    that has not loaded pyplot would print such a figure's name only.
+    pyplot does not know it: so no backend is chosen for the user, and nothing stays open. A notebook shows
+    pyplot's figures only, unless a figure has the method below.
     """
 
     def _repr_png_(self) -> bytes:
         return png(self)
 
 
-def show_grid(inputs: np.ndarray, outputs: np.ndarray, originals: np.ndarray | None = None) -> Figure:
+def show_grid(inputs: NdArray, outputs: NdArray, originals: NdArray | None = None) -> Figure:
     """Draw images in rows, as the article does: the input, the output, and the original below them.
 
     Parameters
     ----------
     inputs, outputs : ndarray of float32, shape (N, 1, H, W)
-        About ten degraded images and what the network makes of them, intensities in [0, 1].
+        About ten degraded images and what the network makes of them, intensities in [0, 1]. NumPy or CuPy.
     originals : ndarray of float32, shape (N, 1, H, W), optional
-        Left out where there are none.
+        Without them there is no third row.
 
     Returns
     -------
@@ -46,16 +56,19 @@ def show_grid(inputs: np.ndarray, outputs: np.ndarray, originals: np.ndarray | N
         A notebook shows it; ``savefig`` writes it.
     """
     rows = {"input": inputs, "output": outputs}
-    return draw_rows(rows if originals is None else {**rows, "original": originals})
+    if originals is not None:
+        rows["original"] = originals
+    return draw_rows({name: backend.CpuDevice().send(images) for name, images in rows.items()})
 
 
+@_with_defaults
 def draw_rows(rows: Mapping[str, np.ndarray]) -> Figure:
     """Rows of images, each with its name on the left.
 
     Parameters
     ----------
     rows : mapping of str to ndarray, shape (N, 1, H, W)
-        As many images in each, intensities in [0, 1].
+        The same number of images in each, intensities in [0, 1].
     """
     columns = len(next(iter(rows.values())))
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
@@ -68,46 +81,49 @@ def draw_rows(rows: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+@_with_defaults
 def draw_side_by_side(images: Mapping[str, np.ndarray]) -> Figure:
     """Images beside each other, each under its title.
 
     Parameters
     ----------
     images : mapping of str to ndarray, shape (1, H, W)
-        Of any sizes, intensities in [0, 1].
+        Of any sizes, intensities in [0, 1]. `srmnist.system.fonts.caption` makes a title of a file's name.
     """
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     figure = Figure(figsize=(3.2 * len(images), 3.4), dpi=_DPI, layout=layout)
     (axes,) = figure.subplots(1, len(images), squeeze=False)
     for ax, (title, image) in zip(axes, images.items(), strict=True):
-        ax.set_title(title, fontsize=10, pad=8)
+        # Dollar signs in a name are no mathematics.
+        ax.set_title(title, fontsize=10, pad=8, parse_math=False, fontfamily=families(title))
         _draw_image(ax, image)
     return figure
 
 
 def draw_degradation(original: np.ndarray, degraded: np.ndarray, size: int) -> Figure:
-    """An image beside what the degradation leaves of it.
+    """An image beside its degraded version.
 
     Parameters
     ----------
     original, degraded : ndarray, shape (1, H, W)
     size : int
-        Height and width that it was shrunk to.
+        Height and width that the image was shrunk to.
     """
     shape = "×".join(map(str, original.shape[1:]))
     titles = f"original, {shape}", f"degraded: {shape} → {size}×{size} → {shape}"
     return draw_side_by_side(dict(zip(titles, (original, degraded), strict=True)))
 
 
+@_with_defaults
 def draw_model(model: CNNAE, degraded: np.ndarray, restored: np.ndarray) -> Figure:
-    """The architecture: each layer's operation and the shape of what it gives.
+    """The architecture: each layer's operation and the shape of its output.
 
     Parameters
     ----------
     model : CNNAE
-        Channels, kernels and biases are read from it.
+        Channels, kernels and biases are read from the model.
     degraded, restored : ndarray, shape (1, H, W)
-        What is drawn on the input and on the output.
+        The images that are drawn on the input and on the output.
     """
     figure = Figure(figsize=(10, 2.05), dpi=_DPI)
     ax = figure.add_axes((0, 0, 1, 1))
@@ -129,7 +145,7 @@ def draw_model(model: CNNAE, degraded: np.ndarray, restored: np.ndarray) -> Figu
     return figure
 
 
-# Where a block's far edge lies, seen at an angle, and how thick one channel is drawn (a height is 1).
+# A block of height 1 is seen at an angle: the position of its far edge, and the thickness of one channel.
 _SLANT = np.array([0.42, 0.3])
 _CHANNEL = 0.014
 
@@ -137,7 +153,7 @@ _CHANNEL = 0.014
 def _draw_block(
     ax: Axes, left: float, shape: tuple[int, ...], name: str = "", image: np.ndarray | None = None
 ) -> float:
-    """Draw a feature map as a block, as thick as it has channels; return its right end."""
+    """Draw a feature map as a block whose thickness shows its channels; return its right end."""
     thickness = shape[0] * _CHANNEL
     near = np.array([[left, 0], [left + thickness, 0], [left + thickness, 1], [left, 1]])
     top = np.array([near[3], near[2], near[2] + _SLANT, near[3] + _SLANT])
@@ -159,13 +175,14 @@ def _draw_image(ax: Axes, image: np.ndarray) -> None:
     ax.set(xticks=[], yticks=[])
 
 
+@_with_defaults
 def draw_psnr(psnr: Mapping[str, np.ndarray]) -> Figure:
-    """How many images have which PSNR.
+    """Histograms of PSNR.
 
     Parameters
     ----------
     psnr : mapping of str to ndarray of float64, shape (N,)
-        By the name of what was measured, in dB; infinite ones are left out.
+        For each name the PSNR of the images in dB. Infinite values are left out.
     """
     figure = Figure(figsize=(7, 3.2), dpi=_PLOT_DPI, layout="constrained")
     ax = figure.subplots()
@@ -183,30 +200,32 @@ def draw_psnr(psnr: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def draw_sizes(reports: Sequence[Mapping[str, Any]]) -> Figure:
+@_with_defaults
+def draw_sizes(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """PSNR and readability against the size that images were shrunk to.
 
     Parameters
     ----------
-    reports : sequence of mapping
-        What ``metrics.json`` of each evaluation holds; of one data set or several.
+    metrics : sequence of mapping
+        The contents of several ``metrics.json``, of one data set or of more.
     """
     figure = Figure(figsize=(11, 3.8), dpi=_PLOT_DPI, layout="constrained")
     axes = figure.subplots(1, 2)
     styles = {"restored": "o-", "degraded": "v--", "original": "s:"}
-    for number, data in enumerate(dict.fromkeys(report["data"] for report in reports)):
-        chosen = sorted((report for report in reports if report["data"] == data), key=lambda r: r["size"])
-        sizes = [report["size"] for report in chosen]
+    for number, data in enumerate(dict.fromkeys(each["data"] for each in metrics)):
+        chosen = sorted((each for each in metrics if each["data"] == data), key=lambda each: each["size"])
+        sizes = [each["size"] for each in chosen]
         for ax, measure in zip(axes, ("psnr_mean", "readability"), strict=True):
             for row, style in styles.items():
-                values = [report["rows"][row][measure] for report in chosen]
+                values = [each["rows"][row][measure] for each in chosen]
                 if any(value is not None for value in values):
                     points = [np.nan if value is None else value for value in values]
-                    ax.plot(sizes, points, style, markersize=4, color=f"C{number}", label=f"{data}, {row}")
+                    label = caption(data, row)
+                    ax.plot(sizes, points, style, markersize=4, color=f"C{number}", label=label)
     axes[0].set(ylabel="PSNR, mean over images [dB]")
     axes[1].set(ylabel="share of images that 1-NN recognises")
     for ax in axes:
-        ax.set(xlabel="size shrunk to [pixels]", xticks=sorted({report["size"] for report in reports}))
+        ax.set(xlabel="size shrunk to [pixels]", xticks=sorted({each["size"] for each in metrics}))
         _finish(ax)
     return figure
 
@@ -214,9 +233,11 @@ def draw_sizes(reports: Sequence[Mapping[str, Any]]) -> Figure:
 def _finish(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, fontsize="small")
+        for text in ax.legend(frameon=False, fontsize="small").get_texts():
+            text.set(parse_math=False, fontfamily=families(text.get_text()))
 
 
+@_with_defaults
 def png(figure: matplotlib.figure.Figure) -> bytes:
     """A figure as a PNG file."""
     file = io.BytesIO()
@@ -225,6 +246,6 @@ def png(figure: matplotlib.figure.Figure) -> bytes:
 
 
 def grey_png(image: np.ndarray) -> bytes:
-    """An image of shape (1, H, W) as a PNG file, with OpenCV and the rounding of the author's script."""
+    """An image of shape (1, H, W) as a PNG file: OpenCV's, with the rounding of the author's script."""
     _, content = cv2.imencode(".png", np.squeeze(image * 255).astype(np.uint8))
     return content.tobytes()

@@ -6,7 +6,7 @@ import numpy as np
 
 from srmnist.data import load_dataset, to_float
 from srmnist.degradation import check_size, degrade
-from srmnist.evaluation.metrics import squared_errors
+from srmnist.evaluation.metrics import squared_errors, worst
 from srmnist.figures import draw_degradation, draw_model, grey_png, png, show_grid
 from srmnist.restoration import load_model, restore
 from srmnist.system.files import write_all
@@ -36,9 +36,9 @@ def write_figures(
     size : int, default 10
         Height and width that the images are shrunk to.
     seed : int, default 0
-        Fixes which ten test images are drawn.
+        Decides which ten test images are drawn.
     hardest : bool, default False
-        Take the ten that are restored worst instead, the worst first.
+        Take the ten images with the largest errors instead, the largest first.
     gpu : int, default -1
         CUDA device number; negative is the CPU.
 
@@ -62,9 +62,8 @@ def write_figures(
     degraded = degrade(originals, size)
     restored = restore(degraded, model)
     if hardest:
-        errors = squared_errors(restored, originals)
-        worst = np.argsort(-errors, kind="stable")[:_DIGITS]
-        originals, degraded, restored = originals[worst], degraded[worst], restored[worst]
+        chosen = worst(squared_errors(restored, originals), _DIGITS)
+        originals, degraded, restored = originals[chosen], degraded[chosen], restored[chosen]
 
     pictures = {
         "corrupt.png": png(draw_degradation(originals[0], degraded[0], size)),
@@ -74,4 +73,4 @@ def write_figures(
     for number, (before, after) in enumerate(zip(degraded, restored, strict=True)):
         pictures[f"input_{number:02d}.png"] = grey_png(before)
         pictures[f"output_{number:02d}.png"] = grey_png(after)
-    return write_all(out, pictures)
+    return write_all(out, pictures, inputs=[model_file])

@@ -1,1 +1,1 @@
-"""What a trained model is worth: measures on a test set, beside simpler ways to enlarge."""
+"""Evaluation: measures of a trained model on a test set, beside simpler ways to enlarge images."""

@@ -12,6 +12,7 @@ from srmnist.own_digits.read_image import read_image
 from srmnist.restoration import load_model, restore
 from srmnist.system.errors import UserError
 from srmnist.system.files import write_all
+from srmnist.system.fonts import caption
 
 _SIDE = 28  # of MNIST's images: the scale at which the network has learned what strokes look like
 
@@ -74,7 +75,7 @@ def restore_files(
         result = (1 - restored if negative else restored)[0]
         pictures[f"{path.stem}_restored.png"] = grey_png(result)
         pictures[f"{path.stem}_compared.png"] = png(draw_side_by_side({**steps, "restored": result}))
-    return write_all(out, pictures)
+    return write_all(out, pictures, inputs=images)
 
 
 def _degraded(digit: np.ndarray, size: int) -> np.ndarray:
@@ -85,7 +86,7 @@ def _degraded(digit: np.ndarray, size: int) -> np.ndarray:
 
 
 def _title(name: str, image: np.ndarray) -> str:
-    return f"{name}, {'×'.join(map(str, image.shape[2:]))}"
+    return caption(name, "×".join(map(str, image.shape[2:])))
 
 
 def _check_names(images: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import NoReturn
 
@@ -71,7 +72,7 @@ def number_gpu(args: Sequence[str]) -> list[str]:
     argparse would take the next argument for the value: the file name in ``restore.py -g seven.png``.
     """
     numbered = list(args)
-    for index, (flag, following) in enumerate(zip(args, [*args[1:], ""], strict=True)):
+    for index, (flag, following) in enumerate(zip_longest(args, args[1:], fillvalue="")):
         if flag in ("-g", "--gpu") and not following.removeprefix("-").isdecimal():
             numbered[index] = "--gpu=0"
     return numbered

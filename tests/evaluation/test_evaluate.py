@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import srmnist  # first: it makes Chainer import  # isort: skip
-from srmnist.evaluation.evaluate import evaluate, load_reports
+from srmnist.evaluation.evaluate import evaluate
+from srmnist.evaluation.metrics_file import load_metrics
 from srmnist.system.files import FileError
 from srmnist.figures import draw_psnr, draw_sizes
 
@@ -132,7 +133,7 @@ def test_sizes_are_drawn_in_order_for_each_data_set(measured, tmp_path):
 
 def test_reports_are_read_back(measured):
     _, report, out = measured
-    assert load_reports([out / "metrics.json"]) == [report]
+    assert load_metrics([out / "metrics.json"]) == [report]
 
 
 @pytest.mark.parametrize(
@@ -141,4 +142,4 @@ def test_reports_are_read_back(measured):
 def test_what_is_no_report_is_refused(text, tmp_path):
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(FileError, match=r"metrics\.json"):
-        load_reports([tmp_path / "metrics.json"])
+        load_metrics([tmp_path / "metrics.json"])

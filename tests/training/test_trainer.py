@@ -17,11 +17,6 @@ from srmnist.training.trainer import EpochShuffle, build_trainer, initial_model,
 from srmnist.training.train import train
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def weights(directory: Path) -> dict[str, np.ndarray]:
     with np.load(directory / "model.npz") as npz:
         return dict(npz)
@@ -128,10 +123,3 @@ def test_result_log_and_weights_tell_the_same_story(engine, small_mnist, tmp_pat
     restored = srmnist.restore(degraded, model)
     assert result.mse == pytest.approx(np.mean((restored - originals) ** 2), rel=1e-4)
     assert result.degraded_mse == pytest.approx(np.mean((degraded - originals) ** 2), rel=1e-4)
-
-
-def test_progress_bar_is_for_terminals(small_mnist, tmp_path, monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stdout", terminal)  # Chainer's bar knows no other
-    train(Settings(epoch=1, batchsize=2, data=str(small_mnist)), tmp_path, terminal=terminal)
-    assert "this epoch" in terminal.getvalue()
