@@ -14,9 +14,9 @@ import numpy as np
 from srmnist.data import embedded_mnist
 from srmnist.model import CNNAE
 from srmnist.page import reader
+from srmnist.restoration import load_model
 from srmnist.system.errors import UserError
-from srmnist.system.files import write_whole
-from srmnist.weights import load_model
+from srmnist.system.files import write_all
 
 SMALLEST, LARGEST = 4, 28  # the ends of the page's slider
 
@@ -34,7 +34,8 @@ def export(model_file: Path, html_file: Path, size: int = 10) -> int:
     model_file : Path
         Weights of `CNNAE`, Chainer's npz.
     html_file : Path
-        The file to write. The same weights and size make the same file.
+        The file to write; its directory is made if it does not exist. The same weights and size make the
+        same file.
     size : int, default 10
         Where the page's slider stands at first.
 
@@ -54,7 +55,7 @@ def export(model_file: Path, html_file: Path, size: int = 10) -> int:
     if not all(np.isfinite(array).all() for layer in fold(model) for array in layer):
         raise UserError(f"{model_file}: its batch normalisation gives numbers that are not finite")
     content = build(model, size).encode()
-    write_whole(html_file, lambda file: file.write(content))
+    write_all(html_file.parent, {html_file.name: content}, inputs=[model_file])
     return len(content)
 
 

@@ -126,7 +126,8 @@ def negative_variance(weights, tmp_path):
         ("--model model.npz --size 3", "--size 3"),
         ("--model model.npz --size 29", "--size 29"),
         ("--model model.npz --size ten", "--size"),
-        ("--model model.npz --out new/try.html", "new/try.html"),
+        ("--model model.npz --out noise.npz/try.html", "noise.npz"),
+        ("--model model.npz --out model.npz", "is an input"),
         ("", "results/model.npz"),
     ],
 )
