@@ -1,5 +1,6 @@
 """What the tests share: a small data set, both ways to compute, and scripts run as a user runs them."""
 
+import os
 import struct
 import subprocess
 import sys
@@ -21,6 +22,11 @@ from srmnist.engine.gpu import machine as machines
 from srmnist.training.trainer import initial_model
 
 ROOT = Path(__file__).parents[1]
+
+# Many tests start a process. Where Python is told to keep no compiled modules, each would compile Chainer and
+# matplotlib again, for several seconds.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "compiled")
 
 
 @pytest.fixture(params=["accelerated", "plain"])
