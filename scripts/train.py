@@ -1,5 +1,6 @@
 """Train CNNAE: the article, in one command."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -9,21 +10,30 @@ from srmnist.system import cli
 def main() -> None:
     args = parse_args()
     from srmnist.evaluation.metrics import psnr
+    from srmnist.system.mpiexec import resume_command
     from srmnist.training.interruption import Interrupted
     from srmnist.training.settings import Settings
     from srmnist.training.train import train
 
     settings = Settings(
-        args.epoch, args.batchsize, args.seed, args.size, args.data, args.gpu, args.plain, args.recipe,
-        args.communicator, args.sync_bn,
-    )  # fmt: skip
+        epoch=args.epoch,
+        batchsize=args.batchsize,
+        seed=args.seed,
+        size=args.size,
+        data=args.data,
+        gpu=args.gpu,
+        plain=args.plain,
+        recipe=args.recipe,
+        communicator=args.communicator,
+        sync_bn=args.sync_bn,
+    )
     resume = args.out if args.resume is NEWEST else args.resume
     try:
         result = train(settings, args.out, resume, snapshot_every=args.snapshot_every)
     except Interrupted as stop:
-        print(f"{stop}; to go on:\n{cli.resume_command()}")
+        print(f"{stop}; to go on:\n{resume_command()}")
         sys.exit(stop.status)
-    if result is None:  # rank 0 has it
+    if result is None:  # only rank 0 has it
         return
     print(
         f"validation MSE {result.mse:.6f}, PSNR {psnr(result.mse):.3f} dB "
@@ -33,47 +43,46 @@ def main() -> None:
     print("written:", *result.files)
 
 
-NEWEST = Path()  # not a name that anybody gives
+NEWEST = Path()  # the value of --resume without a value; no user can give this object
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
     parser.add_gpu_flag()
-    parser.add_argument("-e", "--epoch", type=cli.positive, default=10, help="epochs (default: 10)")
-    parser.add_argument(
-        "-b", "--batchsize", type=cli.positive, default=64, help="images a step (default: 64)"
-    )
     parser.add_out_flag()
-    parser.add_argument(
-        "-r", "--resume", type=Path, nargs="?", const=NEWEST, metavar="SNAPSHOT",
+    add = parser.add_argument
+    add("-e", "--epoch", type=cli.positive, default=10, help="epochs (default: 10)")
+    add("-b", "--batchsize", type=cli.positive, default=64, help="images a step (default: 64)")
+    add(
+        "-r",
+        "--resume",
+        type=Path,
+        nargs="?",
+        const=NEWEST,
+        metavar="SNAPSHOT",
         help="go on from a snapshot; without a value, from the newest in --out",
-    )  # fmt: skip
-    parser.add_argument("--seed", type=cli.seed, default=0, help="of weights and shuffle (default: 0)")
-    parser.add_argument("--data", metavar="DIR", help="IDX files to train on (default: the embedded MNIST)")
-    parser.add_argument("--size", type=cli.positive, default=10, help="shrink to SIZE×SIZE (default: 10)")
-    parser.add_argument(
-        "--recipe", choices=["article", "tuned"], default="article",
-        help="how to train: as the article does (default), or better at the same cost",
-    )  # fmt: skip
-    parser.add_argument(
-        "--snapshot-every", type=cli.positive, metavar="N",
-        help="a snapshot every N iterations too (default: at the end of each epoch)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--plain",
-        action="store_true",
-        help="compute with the article's Chainer functions, without the engine",
     )
-    parser.add_argument(
-        "--communicator", choices=["naive", "flat", "pure_nccl"],
+    add("--seed", type=cli.seed, default=0, help="of weights and shuffle (default: 0)")
+    add("--data", metavar="DIR", help="IDX files to train on (default: the embedded MNIST)")
+    add("--size", type=cli.positive, default=10, help="shrink to SIZE×SIZE (default: 10)")
+    recipe_help = "how to train: as the article does (default), or better at the same cost"
+    add("--recipe", choices=["article", "tuned"], default="article", help=recipe_help)
+    add(
+        "--snapshot-every",
+        type=cli.positive,
+        metavar="N",
+        help="a snapshot every N iterations too (default: at the end of each epoch)",
+    )
+    plain_help = "compute with the article's Chainer functions, without the engine"
+    add("--plain", action="store_true", help=plain_help)
+    add(
+        "--communicator",
+        choices=["naive", "flat", "pure_nccl"],
         help="ChainerMN's, to train with all processes of mpiexec: each takes --batchsize images a step, and "
         "with --gpu a GPU of its own",
-    )  # fmt: skip
-    parser.add_argument(
-        "--sync-bn",
-        action="store_true",
-        help="batch normalisation over the batches of all processes (default: each over its own)",
     )
+    sync_bn_help = "batch normalisation over the batches of all processes (default: each over its own)"
+    add("--sync-bn", action="store_true", help=sync_bn_help)
     return parser.parse()
 
 

@@ -10,6 +10,10 @@ Network
     load_weights    read the weights that training has written
     restore         what the network makes of degraded images
 
+Training
+    Settings        epochs, batches, seed and the other settings of a run
+    train           train a CNNAE; it returns the model and its losses
+
 Pictures and errors
     show_grid       input, output and original in rows, a matplotlib figure
     UserError       raised if a file or a setting is wrong
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from srmnist.model import CNNAE
     from srmnist.restoration import restore
     from srmnist.system.errors import UserError
+    from srmnist.training.settings import Settings
+    from srmnist.training.train import train
     from srmnist.weights import load_weights
 
 compat.prepare_chainer()
@@ -44,6 +50,7 @@ compat.prepare_chainer()
 __version__ = "0.1.0"
 __all__ = [
     "CNNAE",
+    "Settings",
     "UserError",
     "degrade",
     "load_dataset",
@@ -51,10 +58,12 @@ __all__ = [
     "load_weights",
     "restore",
     "show_grid",
+    "train",
 ]
 
 _MODULES = {
     "CNNAE": "model",
+    "Settings": "training.settings",
     "UserError": "system.errors",
     "degrade": "degradation",
     "load_dataset": "data",
@@ -62,6 +71,7 @@ _MODULES = {
     "load_weights": "weights",
     "restore": "restoration",
     "show_grid": "figures",
+    "train": "training.train",
 }
 
 

@@ -17,6 +17,7 @@ from chainer.types import NdArray
 from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Polygon
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D
 
 from srmnist.model import CNNAE
@@ -196,6 +197,26 @@ def draw_psnr(psnr: Mapping[str, np.ndarray]) -> Figure:
         ax.hist(values, bins, alpha=0.6, color=f"C{number}", label=label)
         ax.axvline(values.mean(), color=f"C{number}", linestyle="--", linewidth=1)
     ax.set(xlabel="PSNR of an image [dB]", ylabel="images")
+    _finish(ax)
+    return figure
+
+
+@_with_defaults
+def draw_losses(log: Sequence[Mapping[str, float]]) -> Figure:
+    """The loss curve: the training and the validation loss of each epoch.
+
+    Parameters
+    ----------
+    log : sequence of mapping
+        An entry for each epoch, as in the file ``log`` of a run.
+    """
+    figure = Figure(figsize=(6.4, 4.0), dpi=_PLOT_DPI, layout="constrained")
+    ax = figure.subplots()
+    epochs = [entry["epoch"] for entry in log]
+    for name in ("main/loss", "validation/main/loss"):
+        ax.plot(epochs, [entry[name] for entry in log], marker="x", label=name)
+    ax.set(xlabel="epoch", ylabel="mean squared error")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _finish(ax)
     return figure
 

@@ -1,4 +1,4 @@
-"""Weights on disk: Chainer's npz, written whole and read with suspicion."""
+"""Weights on disk: Chainer's npz, written whole or not at all, and never unpickled."""
 
 import io
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from typing import TypeVar
 import chainer
 import numpy as np
 
-from srmnist.system.archive import read_npz
-from srmnist.system.files import write_whole
+from srmnist.system.archive import holds, read_npz
+from srmnist.system.files import FileError, write_whole
 
 Link = TypeVar("Link", bound=chainer.Link)
 
@@ -20,7 +20,7 @@ def save(path: Path, model: chainer.Link) -> None:
     Raises
     ------
     UserError
-        If the file cannot be written; what stood there before is then untouched.
+        If the file cannot be written; an earlier file of that name is then untouched.
     """
     save_arrays(path, chainer.serializers.npz.serialize(model))
 
@@ -54,7 +54,7 @@ def load_weights(path: str | Path, model: Link) -> Link:
     path : path
         Chainer's npz, as `scripts/train.py` or the article's author's script writes it.
     model : Link
-        For example ``CNNAE()``; what it held is replaced.
+        For example ``CNNAE()``; its own weights are replaced.
 
     Returns
     -------
@@ -66,6 +66,12 @@ def load_weights(path: str | Path, model: Link) -> Link:
     FileError
         If the file is damaged, or does not hold finite weights of just this model.
     """
-    arrays = read_npz(Path(path), chainer.serializers.npz.serialize(model))
+    path = Path(path)
+    try:
+        arrays = read_npz(path, chainer.serializers.npz.serialize(model))
+    except FileError as error:
+        if holds(path, "updater/iteration"):
+            raise FileError(f"{path}: is a snapshot, not weights; take the model.npz of that run") from error
+        raise
     chainer.serializers.NpzDeserializer(arrays).load(model)
     return model

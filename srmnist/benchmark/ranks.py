@@ -21,6 +21,7 @@ from srmnist.data import embedded_mnist
 from srmnist.system.errors import UserError
 from srmnist.training import distributed
 from srmnist.training.distributed.ranks import Ranks
+from srmnist.training.interruption import Interruption
 from srmnist.training.settings import Settings
 from srmnist.training.trainer import build_trainer, initial_model, make_pairs
 
@@ -146,13 +147,13 @@ def _trainer(ranks: Ranks, batch: int, out: Path) -> Trainer:
         ranks.model(initial_model(0)), pairs, test_pairs, settings, out, io.StringIO(), ranks
     )
     trainer.stop_trigger = get_trigger((_WARMUP + _STEPS, "iteration"))
-    ranks.begin(trainer, ranks.interruption())
+    ranks.begin(trainer, Interruption(ranks.signals))
     return trainer
 
 
 def main(batch: int, path: Path) -> None:
     """Under mpiexec: measure, and let rank 0 write what it has found."""
-    with distributed.joined("naive") as ranks:
+    with distributed.joined(Settings(communicator="naive")) as ranks:
         measured = _measure(ranks, batch, path.parent)
         if ranks.leads:
             path.write_text(json.dumps(measured))

@@ -1,10 +1,11 @@
-"""NumPy archives (npz) that anybody may have made: read by what must be in them, never by what they claim."""
+"""NumPy archives (npz) from anybody: only what is expected is read, and no claim of theirs is trusted."""
 
 import io
 import math
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ _LARGEST_FILE = 16 << 20
 _LARGEST_TEXT = 64 << 20
 _HEADER_ROOM = 4096
 
-# The header that NumPy has written since its version 1.0; matched, because the general parser evaluates it.
+# The header that NumPy has written since its version 1.0. NumPy's own parser would evaluate it as Python.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([<>|=]?[a-zA-Z]\d{0,9})', 'fortran_order': (True|False), "
     rb"'shape': \(([\dL, ]*)\), \} *\n",
@@ -34,10 +35,10 @@ def read_npz(path: Path, expected: Mapping[str, np.ndarray], others: bool = Fals
     ----------
     path : Path
     expected : mapping of str to ndarray
-        For each name an array of the right shape and dtype. Scalars may have another width than expected,
-        as platforms differ in it, and texts another length.
+        For each name an array of the right shape and dtype. A scalar may have another width than expected,
+        because platforms differ in it, and a text another length.
     others : bool, default False
-        Whether it may hold others, which then are not read.
+        Whether the archive may hold other arrays, which then are not read.
 
     Returns
     -------
@@ -49,22 +50,42 @@ def read_npz(path: Path, expected: Mapping[str, np.ndarray], others: bool = Fals
     FileError
         If the archive is damaged, or holds anything but finite arrays of these names, shapes and dtypes.
     """
+    with _opened(path) as archive:
+        members = _members(archive)
+        _check_names(members, expected, others)
+        return {name: _read(archive, members[name], name, array) for name, array in expected.items()}
+
+
+def holds(path: Path, name: str) -> bool:
+    """Whether a file is an archive with an array of that name, good or not."""
+    try:
+        with _opened(path) as archive:
+            return name in _members(archive)
+    except FileError:
+        return False
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive; whatever fails in the block is the file's fault."""
     data = read_regular(path, _LARGEST_FILE)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-            _check_names(members, expected, others)
-            return {name: _read(archive, members[name], name, array) for name, array in expected.items()}
+            yield archive
     except _UnfitError as error:
         raise FileError(f"{path}: {error}") from error
     except MemoryError:
         raise
-    except Exception as error:  # whatever zipfile and zlib raise at damaged bytes: the file is at fault
+    except Exception as error:  # zipfile and zlib raise many kinds at damaged bytes
         raise FileError(f"{path}: cannot be read: damaged, or not an npz file: {error}") from error
 
 
 class _UnfitError(Exception):
-    pass
+    """An archive that does not hold what is expected."""
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    return {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
 
 
 def _check_names(
@@ -85,7 +106,7 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, expected
     if member.file_size > (_LARGEST_TEXT if text else expected.nbytes) + _HEADER_ROOM:
         raise _UnfitError(f"{name} claims {member.file_size:,} bytes, too many for {_describe(expected)}")
     with archive.open(member) as file:
-        data = file.read(member.file_size)  # never further; its end also checks the CRC
+        data = file.read(member.file_size)  # no further than checked; at its end zipfile compares the CRC
     header = _HEADER.match(data)
     if header is None:
         raise _UnfitError(f"{name} is not an array")
@@ -102,7 +123,7 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, expected
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise _UnfitError(f"{name} holds NaN or infinite values")
     if text:
-        array.item()  # fails at what is no character
+        array.item()  # raises at a code that is not a character's
     return array
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from srmnist.system.errors import UserError
-from srmnist.system.mpiexec import launched_rank, launched_size, let_first_speak
+from srmnist.system.mpiexec import launched_rank, let_first_speak
 from srmnist.system.terminal import prepare_streams
 
 
@@ -86,17 +85,6 @@ def positive(text: str) -> int:
 def seed(text: str) -> int:
     """A seed that NumPy takes, as a flag's type."""
     return _whole(text, 0, 2**32 - 1)
-
-
-def resume_command() -> str:
-    """The command line of this process, or of its mpiexec, with ``--resume``; a ``--resume`` it had goes."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("-r", "--resume", nargs="?")
-    others = parser.parse_known_args()[1]
-    interpreter = sys.orig_argv[: -len(sys.argv)]
-    if launched_size() > 1:
-        interpreter = ["mpiexec", "-n", str(launched_size()), *interpreter]
-    return shlex.join([*interpreter, sys.argv[0], *others, "--resume"])
 
 
 def run(main: Callable[[], None]) -> NoReturn:

@@ -1,20 +1,21 @@
-"""Files on disk: written whole or not at all, read only if they are files, in a directory of one run."""
+"""Files on disk: written whole or not at all, and read only if they are regular files."""
 
 import errno
 import os
+import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from operator import methodcaller
 from pathlib import Path
 from typing import BinaryIO
 
 from srmnist.system.errors import UserError
+from srmnist.system.locks import open_locked
 
-try:
-    import fcntl
-except ImportError:  # Windows, where two runs into one directory are not kept apart
-    fcntl = None  # type: ignore[assignment]
+# At other errors than these a directory cannot be synced at all (EINVAL and the like on CIFS, DrvFs and
+# VirtualBox's folders; no permission to read it; Windows), and the file in it is whole nevertheless.
+_DISK_FAULTS = {errno.EIO, errno.ENOSPC, errno.EDQUOT}
 
 
 class FileError(UserError):
@@ -22,11 +23,12 @@ class FileError(UserError):
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that `path` is at any moment, a power cut included, the old file or the new.
+    """Write a file so that `path` is the old file or the new one at any moment, also if the power fails.
 
     Parameters
     ----------
     path : Path
+        If it is a symbolic link, the file that it points to is written.
     write : callable
         Is given a binary file to write to.
 
@@ -35,8 +37,44 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     UserError
         If there is no room or no permission; `path` is then what it was.
     """
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        write(file)
+    try:
+        _replace(Path(os.path.realpath(path)), write)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    # No longer than any name may be, however long the name of `path` is.
+    temporary = path.with_name(f".part-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        # The lock tells `remove_temporaries` that this process lives.
+        descriptor, _ = open_locked(temporary)
+        with open(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            if os.name != "nt":
+                os.replace(temporary, path)
+        if os.name == "nt":  # Windows renames closed files only
+            os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Have the names in a directory reach the disk, where directories can be synced."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno in _DISK_FAULTS:
+            raise
 
 
 def write_all(out: Path, contents: Mapping[str, bytes], inputs: Iterable[Path] = ()) -> list[Path]:
@@ -53,7 +91,7 @@ def write_all(out: Path, contents: Mapping[str, bytes], inputs: Iterable[Path] =
     Returns
     -------
     list of Path
-        Their names, in the order of `contents`.
+        The files, in the order of `contents`.
 
     Raises
     ------
@@ -78,33 +116,16 @@ def _keep(inputs: Iterable[Path], results: Sequence[Path]) -> None:
                 raise UserError(f"{result}: this file is an input; choose another --out")
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; what has been written there takes the place of `path` at the end.
-
-    Raises
-    ------
-    UserError
-        As `write_whole` does.
-    """
-    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        if temporary.exists():
-            _flush(temporary)
-            os.replace(temporary, path)
-            _flush(path.parent)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
 def remove_temporaries(directory: Path) -> None:
-    """Remove what a killed process has left of the files that it was writing."""
+    """Remove the temporary files that killed processes have left; those of living processes are locked."""
     for temporary in directory.glob(".part-*"):
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            descriptor, locked = open_locked(temporary)
+            try:
+                if locked:
+                    temporary.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -113,10 +134,10 @@ def open_regular(path: Path) -> BinaryIO:
     Raises
     ------
     FileError
-        If there is no such file, or it cannot be read.
+        If there is no such file, or if it cannot be read.
     """
     try:
-        # O_NONBLOCK: the mere opening of a pipe would wait for its writer.
+        # O_NONBLOCK: opening a pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
         raise FileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
@@ -132,7 +153,7 @@ def read_regular(path: Path, limit: int) -> bytes:
     Raises
     ------
     FileError
-        If it cannot be read, is empty or is larger.
+        If the file cannot be read, is empty or is larger.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -145,72 +166,3 @@ def read_regular(path: Path, limit: int) -> bytes:
     if not data:
         raise FileError(f"{path}: is empty")
     return data
-
-
-@contextmanager
-def occupied(out: Path) -> Iterator[None]:
-    """Make a directory, and hold it for this process alone; if the block fails, take away what was made.
-
-    The lock is the kernel's (``flock`` on ``.lock``), so a dead process does not keep it.
-
-    Raises
-    ------
-    UserError
-        If the directory cannot be made or written to, or if another process holds it.
-    """
-    lock_file = out / ".lock"
-    missing = [directory for directory in (out, *out.parents) if not directory.exists()]
-    new_lock = not lock_file.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = _lock(lock_file)
-    except BlockingIOError as error:
-        raise UserError(
-            f"--out: {out}: another run is writing there; wait for it or choose another"
-        ) from error
-    except OSError as error:
-        _take_away(missing)
-        raise UserError(f"--out: {out}: cannot write there: {error.strerror}") from error
-    try:
-        if not os.access(out, os.W_OK | os.X_OK):  # where an old lock could still be opened
-            raise UserError(f"--out: {out}: cannot write there: {os.strerror(errno.EACCES)}")
-        yield
-    except BaseException:
-        if new_lock:
-            lock_file.unlink(missing_ok=True)
-        _take_away(missing)
-        raise
-    finally:
-        os.close(lock)
-
-
-def _lock(path: Path) -> int:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its last holder may have removed the file in between; a lock on that would keep nobody out.
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        except OSError:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _take_away(directories: list[Path]) -> None:
-    with suppress(OSError):  # what is no longer empty stays
-        for directory in directories:
-            directory.rmdir()
-
-
-def _flush(path: Path) -> None:
-    """Have a file's content, or a directory's names, reach the disk."""
-    if os.name == "nt" and path.is_dir():  # Windows cannot, and need not
-        return
-    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

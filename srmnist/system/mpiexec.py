@@ -1,12 +1,18 @@
-"""What a process knows of the mpiexec that has started it, before and without MPI."""
+"""What a process knows about the mpiexec that has started it, without MPI; and how to start it again."""
 
+import argparse
 import os
+import shlex
+import shutil
+import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 # Set for each process by Open MPI's mpiexec; and by MPICH's, Intel's and Slurm's srun --mpi=pmi2.
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-# Seconds that other processes wait for the first one, which may be that much later where machines are busy.
+# Seconds that the other processes wait for the first one, which may be that much later on a busy computer.
 _PATIENCE = 15.0
 
 
@@ -21,13 +27,40 @@ def launched_size() -> int:
 
 
 def let_first_speak() -> None:
-    """Before a complaint that all processes of mpiexec probably share: wait for the first one's.
+    """Wait for the first process's error message before printing one that all processes probably share.
 
-    Its end ends the others, so the user reads one line; if it does not come, it is this process's own to say.
-    Nothing is waited for without mpiexec.
+    When the first process ends, mpiexec ends the others, and the user reads one line. If it does not end,
+    this process prints its own message. Without mpiexec there is no wait.
     """
     if launched_rank() > 0:
         time.sleep(_PATIENCE)
+
+
+def resume_command(flags: Sequence[str] = ("-r", "--resume")) -> str:
+    """The command line that starts this process again, or all processes of its job, with ``--resume``.
+
+    The command needs nothing on the PATH. The processes that mpiexec starts cannot know mpiexec's own flags;
+    a line before the command then says that they must be added.
+
+    Parameters
+    ----------
+    flags : sequence of str
+        The names of the flag that the command line ends with, and that is left out before.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=True)
+    parser.add_argument(*flags, nargs="?", dest="left_out")
+    others = parser.parse_known_args()[1]
+    options = sys.orig_argv[1 : -len(sys.argv)]  # Python's own
+    command = shlex.join([sys.executable, *options, sys.argv[0], *others, flags[-1]])
+    if launched_size() == 1:
+        return command
+    beside_python = Path(sys.executable).parent
+    mpiexec = shutil.which("mpiexec", path=f"{beside_python}{os.pathsep}{os.environ.get('PATH', '')}")
+    return (
+        "(add the flags that mpiexec had beside -n, such as --host, --bind-to, --oversubscribe or "
+        "--allow-run-as-root)\n"
+        f"{shlex.join([mpiexec or 'mpiexec', '-n', str(launched_size())])} {command}"
+    )
 
 
 def _number(names: tuple[str, ...], otherwise: int) -> int:

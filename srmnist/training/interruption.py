@@ -1,50 +1,76 @@
-"""SIGTERM and SIGINT: the step is finished and a snapshot written before the run stops."""
+"""Signals that stop a run: the step is finished and a snapshot written first."""
+
+from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 from chainer.training import Extension, Trainer
 
+# Windows has no SIGHUP, which is what a closed terminal sends.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
 
 class Interrupted(KeyboardInterrupt):
-    """A run that was asked to stop, and has stopped after a snapshot.
+    """A run that was asked to stop, and has stopped after a whole step.
 
     Attributes
     ----------
     status : int
-        The exit status that belongs to the signal: 128 and its number, 130 for SIGINT, 143 for SIGTERM.
+        The exit status of a process that the signal ends: 128 and the signal's number, 130 for SIGINT.
     iteration : int
-        The last step made.
+        The number of steps made.
+    result : srmnist.training.train.Result or None
+        What the run has come to so far, the model included.
     """
 
-    def __init__(self, signum: int, iteration: int) -> None:
-        name = signal.Signals(signum).name
-        super().__init__(f"stopped by {name} after iteration {iteration}, which a snapshot keeps")
+    def __init__(self, signum: int, iteration: int, kept: bool) -> None:
+        kept_by = "which a snapshot keeps" if kept else "of which no file was written"
+        super().__init__(f"stopped by {signal.Signals(signum).name} after iteration {iteration}, {kept_by}")
         self.status = 128 + signum
         self.iteration = iteration
+        self.result: Any = None
 
 
 class Interruption(Extension):
-    """Trainer extension, and context in which the signals are noted instead of obeyed at once.
+    """Trainer extension, and context in which signals are noted instead of obeyed at once.
 
-    A second signal ends the process there and then. A signal that the process was started to ignore (as under
-    nohup) stays ignored. Outside the main thread Python allows no handlers, and signals do what they did.
+    A signal may come at any moment; `noted` changes then. `signum` changes only in `latch`, which is called
+    once in each step before any extension that acts on it. So either all of a step's extensions know of the
+    signal (the snapshot is written, then the run stops) or none does.
+
+    A second SIGINT raises KeyboardInterrupt at once, and any other second signal ends the process. A signal
+    that the process was started to ignore (as with nohup) stays ignored. Outside the main thread Python
+    allows no handlers, and signals do what they did before.
+
+    Parameters
+    ----------
+    signals : sequence of int
+        The signals that stop the run.
+    kept : bool
+        Whether the run writes snapshots.
     """
 
     name = "interruption"
     priority = -200  # after the snapshot
-    signals = (signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[int] = SIGNALS, kept: bool = True) -> None:
+        self.signals = signals
+        self.kept = kept
+        self.noted: int | None = None
         self.signum: int | None = None
-        self._before: dict = {}
+        self._before: dict[int, Any] = {}
+        self._terminals: list[int] = []
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> Interruption:
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
         if threading.current_thread() is threading.main_thread():
             for signum in self.signals:
-                if signal.getsignal(signum) is not signal.SIG_IGN:
+                if signal.getsignal(signum) not in (signal.SIG_IGN, None):
                     self._before[signum] = signal.signal(signum, self._note)
         return self
 
@@ -52,14 +78,30 @@ class Interruption(Extension):
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
+    def latch(self, signum: int | None) -> None:
+        """Let this step's extensions know of a signal, or of none."""
+        self.signum = signum
+
     def trigger(self, trainer: Trainer) -> bool:
         """Whether the run has been asked to stop."""
         return self.signum is not None
 
     def __call__(self, trainer: Trainer) -> None:
-        raise Interrupted(self.signum, trainer.updater.iteration)
+        assert self.signum is not None
+        raise Interrupted(self.signum, trainer.updater.iteration, self.kept)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum is not None:
+        if signum == getattr(signal, "SIGHUP", None):
+            self._silence_closed_terminals()
+        if self.noted is None:
+            self.noted = signum
+        elif signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
             os._exit(128 + signum)
-        self.signum = signum
+
+    def _silence_closed_terminals(self) -> None:
+        """Send what would be printed on a closed terminal nowhere: an error there would end the run."""
+        for number in self._terminals:
+            if not os.isatty(number):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)

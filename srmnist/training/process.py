@@ -1,4 +1,4 @@
-"""A run and its fellow processes: here there are none; `distributed` has the run that has some."""
+"""What a run needs from its process. `Alone` is a run of one process; distributed/ has `Ranks`, of more."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from chainer.iterators import SerialIterator
 from chainer.training import extensions
 
 from srmnist.system.device import select_device
-from srmnist.training.interruption import Interruption
+from srmnist.training.interruption import SIGNALS, Interruption
 
 
 class Alone:
@@ -21,31 +21,30 @@ class Alone:
     Attributes
     ----------
     leads : bool
-        Whether this process prints, plots and writes.
+        Whether this process prints, draws and writes.
     size : int
-        Number of processes.
+        The number of processes.
+    signals : tuple of int
+        The signals that stop the run.
     """
 
     leads = True
     size = 1
+    signals = SIGNALS
 
     def agreed(self) -> AbstractContextManager[None]:
-        """Context in which any process may raise UserError; then none gets further."""
+        """Context in which any process may raise UserError; then all processes stop."""
         return nullcontext()
 
-    def require_same(self, identity: Mapping[str, int | str]) -> None:
-        """Refuse flags or data that are not the same in all processes."""
+    def require_same(self, values: Mapping[str, object]) -> None:
+        """Refuse values, by the names of their flags, that are not the same in all processes."""
 
     def terminal(self) -> TextIO:
-        """Where the table of losses goes unless told otherwise."""
+        """Where the table of losses goes by default."""
         return sys.stdout
 
-    def interruption(self) -> Interruption:
-        """The extension that stops the run at a signal."""
-        return Interruption()
-
     def device(self, gpu: int) -> chainer.backend.Device:
-        """This process's own device, as `select_device` selects it."""
+        """This process's own device, selected by `select_device`."""
         return select_device(gpu)
 
     def model(self, model: chainer.Chain) -> chainer.Chain:
@@ -53,13 +52,13 @@ class Alone:
         return model
 
     def optimizer(self, optimizer: chainer.Optimizer) -> chainer.Optimizer:
-        """The optimizer as it sees the gradients of all processes."""
+        """The optimizer, which is to use the gradients of all processes."""
         return optimizer
 
     def iterators(
         self, train: Sequence, test: Sequence, batchsize: int, order_sampler: Callable
     ) -> tuple[SerialIterator, SerialIterator]:
-        """What this process trains on, and what it evaluates."""
+        """The iterators over what this process trains on and over what it evaluates."""
         return (
             SerialIterator(train, batchsize, order_sampler=order_sampler),
             SerialIterator(test, batchsize, repeat=False, shuffle=False),
@@ -72,8 +71,17 @@ class Alone:
         converter: Callable = concat_examples,
         loss: Callable | None = None,
     ) -> extensions.Evaluator:
-        """The evaluation at the end of each epoch: of `loss`, the model itself by default."""
+        """The evaluation at the end of each epoch: of `loss`, which is the model itself by default."""
         return extensions.Evaluator(iterator, model, converter, device=model.device, eval_func=loss)
 
     def begin(self, trainer: training.Trainer, interruption: Interruption) -> None:
-        """Bring all processes to where the leading one is, just before the first step."""
+        """Bring all processes to the state of the leading one, just before the first step.
+
+        From then on each step latches the signals that have been noted.
+        """
+        trainer.extend(
+            lambda trainer: interruption.latch(interruption.noted),
+            name="latch",
+            trigger=lambda trainer: True,
+            priority=training.PRIORITY_WRITER + 1,
+        )

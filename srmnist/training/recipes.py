@@ -15,24 +15,24 @@ from srmnist.model import CNNAE
 ARTICLE, TUNED = "article", "tuned"
 RECIPES = (ARTICLE, TUNED)
 
-# The constants of "tuned" were chosen on MNIST's first 50,000 training images by the error on the other
-# 10,000; the test images had no part in it.
+# The constants of "tuned" were chosen by training on MNIST's first 50,000 training images and comparing the
+# errors on the other 10,000. The test images were not used.
 _PEAK = 0.06  # Adam's alpha, at the peak
 _MUON_PEAK = 0.2
-_WARM_UP = 0.3  # of the whole run
+_WARM_UP = 0.3  # fraction of the whole run
 
-# K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024: five steps of a
-# Newton-Schulz iteration whose quintic polynomial has these coefficients.
-_STEPS = 5
+# K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024: five iterations of
+# Newton-Schulz with a quintic polynomial of these coefficients.
+_ITERATIONS = 5
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _MOMENTUM = 0.9  # 0.95 there
 
 
 def make_optimizer(recipe: str, model: CNNAE) -> chainer.Optimizer:
-    """The optimiser of a recipe, set up for a model.
+    """The optimiser of a recipe, set up with a model.
 
-    "article" is Adam with Chainer's defaults. "tuned" gives the first three convolutions to `Muon` and
-    leaves the rest to Adam; `OneCycle` goes with it.
+    "article" is Adam with Chainer's defaults. With "tuned", `Muon` updates the weights of the first three
+    convolutions and Adam all other parameters; the recipe also needs the extension `OneCycle`.
     """
     if recipe == ARTICLE:
         return optimizers.Adam().setup(model)
@@ -43,15 +43,15 @@ def make_optimizer(recipe: str, model: CNNAE) -> chainer.Optimizer:
 
 
 class Muon(UpdateRule):
-    """Momentum whose every step changes all directions of a weight matrix alike.
+    """Momentum SGD whose update is orthogonalised: all its singular values become about 1.
 
-    The momentum of the gradients, a matrix with a row for each output channel, is replaced by the nearest
-    orthogonal one, so that no few of its singular vectors decide where the step goes.
+    The momentum of the gradients is taken as a matrix with a row for each output channel, and replaced by
+    roughly the nearest orthogonal matrix.
 
     Parameters
     ----------
     hyperparam : Hyperparameter
-        An Adam's; a step is as large in proportion to its ``alpha`` as the two have been chosen at the peak.
+        An Adam's. Muon's rate is proportional to its ``alpha``.
     """
 
     def __init__(self, hyperparam: chainer.optimizer.Hyperparameter) -> None:
@@ -67,23 +67,25 @@ class Muon(UpdateRule):
         momentum *= _MOMENTUM
         momentum += param.grad
         with _one_thread(momentum):
-            step = orthogonalise((param.grad + _MOMENTUM * momentum).reshape(len(momentum), -1))
-        rate = self.hyperparam.alpha * (_MUON_PEAK / _PEAK) * math.sqrt(max(1, step.shape[0] / step.shape[1]))
+            update = orthogonalise((param.grad + _MOMENTUM * momentum).reshape(len(momentum), -1))
+        rows, columns = update.shape
+        rate = self.hyperparam.alpha * (_MUON_PEAK / _PEAK) * math.sqrt(max(1, rows / columns))
         array: Any = param.array
-        array -= np.float32(rate) * step.reshape(momentum.shape)
+        array -= np.float32(rate) * update.reshape(momentum.shape)
 
 
 def _one_thread(array: NdArray) -> AbstractContextManager[object]:
-    """Hold the host's BLAS to one thread, if it is the host that computes with the array.
+    """Limit NumPy's BLAS to one thread, if the array is NumPy's.
 
-    The matrices are small: BLAS's threads would gain nothing, and spin on while the engine's work.
+    The matrices are small, so more threads would gain nothing, and BLAS's threads would keep the cores busy
+    while the engine's threads need them.
     """
     return _blas().limit(limits=1, user_api="blas") if isinstance(array, np.ndarray) else nullcontext()
 
 
 @functools.cache
 def _blas() -> Any:
-    from threadpoolctl import ThreadpoolController  # looks at all libraries that are loaded: not before now
+    from threadpoolctl import ThreadpoolController  # finds only libraries that are loaded already
 
     return ThreadpoolController()
 
@@ -99,28 +101,29 @@ def orthogonalise(matrix: NdArray) -> NdArray:
     Returns
     -------
     ndarray of float32, shape (M, N)
-        The same singular vectors; singular values that were not tiny are between 0.7 and 1.2.
+        It has the singular vectors of `matrix`. Its singular values are between 0.7 and 1.2 where those of
+        `matrix` are not tiny.
     """
     a, b, c = _QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (backend.get_array_module(x).linalg.norm(x) + 1e-7)
-    for _ in range(_STEPS):
+    for _ in range(_ITERATIONS):
         square = x @ x.T
         x = a * x + (b * square + c * (square @ square)) @ x
     return x.T if tall else x
 
 
 class OneCycle(training.Extension):
-    """Trainer extension: Adam's alpha rises in a line to its peak, and falls as a cosine to nothing.
+    """Trainer extension: Adam's alpha rises linearly to its peak, and falls to zero along a cosine.
 
-    It follows from the iteration alone, so that a snapshot need not keep it. (L. N. Smith and N. Topin,
-    "Super-convergence", 2018.)
+    It follows from the iteration alone, so a snapshot does not hold it. (L. N. Smith and N. Topin,
+    "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates", 2018.)
 
     Parameters
     ----------
     iterations : int
-        Of the whole run.
+        The number of iterations of the whole run.
     """
 
     name = "OneCycle"  # type: ignore[assignment]
@@ -133,12 +136,12 @@ class OneCycle(training.Extension):
         self(trainer)
 
     def __call__(self, trainer: training.Trainer) -> None:
-        step = trainer.updater.iteration + 1  # the next one, which this is for
+        step = trainer.updater.iteration + 1  # the rate is for the next step
         trainer.updater.get_optimizer("main").alpha = _PEAK * rise_and_fall(step / self._iterations)
 
 
 def rise_and_fall(progress: float) -> float:
-    """The share of its peak that a rate has when a part of the run, in (0, 1], is over."""
+    """The rate, as a fraction of its peak, at a fraction of the run in (0, 1]."""
     if progress < _WARM_UP:
         return progress / _WARM_UP
     return (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP))) / 2

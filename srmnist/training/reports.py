@@ -1,11 +1,12 @@
-"""What a run tells while it goes: the log, the curve, the table of losses."""
+"""What a run reports while it goes on: the log, the loss curve, the table of losses."""
 
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from operator import methodcaller
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NoReturn
 
 import chainer
@@ -15,16 +16,16 @@ from chainer.training import extensions
 from chainer.types import NdArray
 
 from srmnist.system.errors import UserError
-from srmnist.system.files import replacing, write_whole
+from srmnist.system.files import write_whole
 
 LOSS = "main/loss"
 VALIDATION_LOSS = "validation/main/loss"
 
 
 class _Losses(reporter.DictSummary):
-    """Chainer's DictSummary, which sums only when it is asked to: losses on a GPU come over all at once.
+    """Chainer's DictSummary, which sums only when it is asked to; so a GPU's losses are fetched together.
 
-    They are summed in their order and in float32 as ever, on the host.
+    They are summed in main memory, in their order and in float32, as Chainer does.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class _Losses(reporter.DictSummary):
         self._unseen: list[dict[str, NdArray | float]] = []
 
     def add(self, observation: Mapping[str, chainer.Variable | NdArray | float]) -> None:
-        # The arrays alone: a Variable would keep its whole graph.
+        # Only the arrays: a Variable would keep its whole graph in memory.
         self._unseen.append({name: getattr(value, "array", value) for name, value in observation.items()})
 
     def compute_mean(self) -> dict[str, float]:
@@ -45,8 +46,8 @@ class _Losses(reporter.DictSummary):
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         self._sum()
-        # At the end of an epoch the sum of losses has no entries yet, and in mid-epoch it has one: with one
-        # always there, every snapshot holds the same names.
+        # The sum has no entry at the end of an epoch, and one within an epoch. With an entry made here, every
+        # snapshot holds the same names.
         self._summaries[LOSS]
         super().serialize(serializer)
 
@@ -57,7 +58,7 @@ class _Losses(reporter.DictSummary):
 
 
 def _fetched(observations: list[dict[str, NdArray | float]]) -> list[dict[str, NdArray | float]]:
-    """Observations with all that lay on a GPU in main memory, brought there at once."""
+    """Observations in main memory; what was on a GPU is fetched in one transfer."""
     on_device = [value for each in observations for value in each.values() if isinstance(value, cuda.ndarray)]
     if not on_device:
         return observations
@@ -69,115 +70,159 @@ def _fetched(observations: list[dict[str, NdArray | float]]) -> list[dict[str, N
 
 
 class LogReport(extensions.LogReport):
-    """Chainer's LogReport; its file appears whole, and a run resumed in mid-epoch logs the same bits."""
+    """Chainer's LogReport; its file appears whole, and a run resumed in mid-epoch logs the same bits.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    out : Path or None
+        The directory of the file ``log``; None writes no file.
+    """
+
+    def __init__(self, out: Path | None) -> None:
         super().__init__()
-        self._log_name = None  # Chainer is to write no file; filename=None would mean the default to it
+        self._out = out
+        self._log_name = None  # Chainer writes no file then; its argument filename=None means "log"
 
     def initialize(self, trainer: training.Trainer) -> None:
-        if self.log:  # resumed: perhaps from elsewhere, or to the moment before the file was written
-            self._write(trainer)
+        if self.log:  # resumed, from another directory or from before the file was written
+            self._write()
 
     def __call__(self, trainer: training.Trainer) -> None:
         entries = len(self.log)
         super().__call__(trainer)
         if len(self.log) > entries:
-            self._write(trainer)
+            self._write()
 
     def _init_summary(self) -> None:
         self._summary = _Losses()
 
-    def _write(self, trainer: training.Trainer) -> None:
-        text = json.dumps(self.log, indent=4)
-        write_whole(Path(trainer.out) / "log", lambda file: file.write(text.encode()))
+    def _write(self) -> None:
+        if self._out is not None:
+            text = json.dumps(self.log, indent=4)
+            write_whole(self._out / "log", methodcaller("write", text.encode()))
 
 
-class LossPlot(extensions.PlotReport):
-    """Chainer's PlotReport of what LogReport has logged; its file appears whole.
+class LossCurve(training.Extension):
+    """Trainer extension that draws what LogReport has logged to ``loss.png`` at the end of each epoch.
 
-    Chainer's own would sum every loss a second time, and after a resume draw a point too many: its snapshots
-    forget a PlotReport's trigger and its sum.
+    Chainer's PlotReport would sum every loss once more, and would draw a point too many after a resume.
     """
 
-    name = "PlotReport"
+    name = "LossCurve"
 
-    def __init__(self) -> None:
-        super().__init__([LOSS, VALIDATION_LOSS], "epoch")
-        self._trigger = lambda trainer: True  # whenever it is called
+    def __init__(self, out: Path) -> None:
+        self._out = out
 
     def initialize(self, trainer: training.Trainer) -> None:
         if trainer.get_extension("LogReport").log:  # resumed
             self(trainer)
 
-    def __call__(self, trainer: training.Trainer) -> None:
-        *earlier, last = trainer.get_extension("LogReport").log
-        self._data = {key: [(entry["epoch"], entry[key]) for entry in earlier] for key in self._y_keys}
-        with replacing(Path(trainer.out) / "loss.png") as temporary:
-            self._file_name = temporary.name
-            super().__call__(
-                SimpleNamespace(
-                    observation=last, updater=trainer.updater, out=trainer.out, is_before_training=False
-                )
-            )
+    def trigger(self, trainer: training.Trainer) -> bool:
+        return trainer.updater.is_new_epoch
 
-    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
-        """Nothing: LogReport's log is all it needs."""
+    def __call__(self, trainer: training.Trainer) -> None:
+        from srmnist import figures  # matplotlib takes a second to import
+
+        picture = figures.png(figures.draw_losses(trainer.get_extension("LogReport").log))
+        write_whole(self._out / "loss.png", methodcaller("write", picture))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is.
+
+    Attributes
+    ----------
+    iteration : int
+        Steps made.
+    epoch : float
+        Passes over the training images made; a whole number and a fraction within an epoch.
+    is_new_epoch : bool
+        Whether the last step ended an epoch.
+    model : CNNAE
+        The model in training, on its device. Only read it.
+    log : list of dict
+        The losses of each epoch so far, as in the file ``log``.
+    """
+
+    iteration: int
+    epoch: float
+    is_new_epoch: bool
+    model: chainer.Chain = field(repr=False)
+    log: list[dict[str, float]] = field(repr=False)
+
+
+class Follow(training.Extension):
+    """Trainer extension: calls a function with a `Progress`, before the first step and after each step."""
+
+    name = "follow"
+    priority = 0  # after LogReport, before the snapshot
+
+    def __init__(self, follow: Callable[[Progress], object]) -> None:
+        self._follow = follow
+
+    def initialize(self, trainer: training.Trainer) -> None:
+        self(trainer)
+
+    def trigger(self, trainer: training.Trainer) -> bool:
+        return True
+
+    def __call__(self, trainer: training.Trainer) -> None:
+        updater = trainer.updater
+        progress = Progress(
+            iteration=updater.iteration,
+            epoch=updater.epoch_detail,
+            is_new_epoch=updater.is_new_epoch,
+            model=updater.get_optimizer("main").target,
+            log=trainer.get_extension("LogReport").log,
+        )
+        self._follow(progress)
 
 
 class StopIfDiverged(training.Extension):
-    """Trainer extension: end the run at the first loss that is not a number, before anything records it.
+    """Trainer extension that ends the run at the first loss that is not a number, before it is recorded.
 
-    To look at a loss on a GPU is to wait for it, so that is done once a second and at the end of each epoch.
-    No snapshot from before such a look is mistaken for a good one: Adam turns the weights into NaN, too.
+    Reading a loss on a GPU waits for the GPU. So there all losses since the last reading are read together,
+    once a second and at the end of each epoch. A snapshot taken between a loss that is not a number and its
+    reading is refused by `Snapshots`: Adam has made the weights NaN, too.
+
+    Parameters
+    ----------
+    out : Path or None
+        The directory of the snapshots, if there are any.
     """
 
     name = "stop_if_diverged"
     trigger = (1, "iteration")
     priority = training.PRIORITY_EDITOR
 
-    def __init__(self) -> None:
-        self._unseen: list[tuple[int, str, NdArray]] = []
-        self._looked_at = time.monotonic()
+    def __init__(self, out: Path | None = None) -> None:
+        self._out = out
+        self._unread: list[tuple[int, str, NdArray]] = []
+        self._read_at = time.monotonic()
 
     def __call__(self, trainer: training.Trainer) -> None:
         for name, value in trainer.observation.items():
-            self._unseen.append((trainer.updater.iteration, name, getattr(value, "array", value)))
-        on_device = any(isinstance(loss, cuda.ndarray) for _, _, loss in self._unseen)
-        if on_device and not trainer.updater.is_new_epoch and time.monotonic() < self._looked_at + 1:
+            self._unread.append((trainer.updater.iteration, name, getattr(value, "array", value)))
+        on_device = any(isinstance(loss, cuda.ndarray) for _, _, loss in self._unread)
+        if on_device and not trainer.updater.is_new_epoch and time.monotonic() < self._read_at + 1:
             return
-        # Weights that are NaN stay so: where the last losses are finite, those before them are.
-        last = {name: loss for _, name, loss in self._unseen}
+        # Weights that are NaN stay NaN: if the last losses are finite, all losses before them are.
+        last = {name: loss for _, name, loss in self._unread}
         if not all(math.isfinite(float(loss)) for loss in last.values()):
-            self._stop(trainer)
-        self._unseen.clear()
-        self._looked_at = time.monotonic()
+            self._stop()
+        self._unread.clear()
+        self._read_at = time.monotonic()
 
-    def _stop(self, trainer: training.Trainer) -> NoReturn:
-        for iteration, name, array in self._unseen:
+    def _stop(self) -> NoReturn:
+        for iteration, name, array in self._unread:
             loss = float(array)
             if not math.isfinite(loss):
-                raise UserError(
-                    f"diverged: {name} is {loss} at iteration {iteration}; "
-                    f"snapshots in {trainer.out} are from before"
-                )
+                raise UserError(diverged(f"{name} is {loss}", iteration, self._out))
         raise AssertionError("one of the losses is not finite")
 
 
-def parse_log(text: str) -> list[dict[str, float]]:
-    """A log as LogReport keeps it in a snapshot, which anybody may have made.
-
-    Raises
-    ------
-    ValueError
-        If it is not a list of finite numbers under the names that the reports use.
-    """
-    try:
-        log = json.loads(text)
-        for number, entry in enumerate(log, 1):
-            losses = (entry[LOSS], entry[VALIDATION_LOSS], entry["iteration"], entry["elapsed_time"])
-            if entry["epoch"] != number or not all(map(math.isfinite, losses + tuple(entry.values()))):
-                raise ValueError
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError("its log is not a list of finite losses") from error
-    return log
+def diverged(what: str, iteration: int, out: Path | None) -> str:
+    """The message of a run that ends because a value is not finite."""
+    kept = "" if out is None else f"; snapshots in {out} are from before"
+    return f"diverged: {what} at iteration {iteration}{kept}"

@@ -1,4 +1,4 @@
-"""What a run is made of, and whether its data and its device allow it."""
+"""The settings of a run, and whether its data allow them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,12 +8,15 @@ import numpy as np
 from srmnist.data import Dataset
 from srmnist.degradation import check_size
 from srmnist.system.errors import UserError
-from srmnist.training.recipes import ARTICLE
+from srmnist.training.recipes import ARTICLE, RECIPES
+
+# ChainerMN's: MPI, array by array; MPI, all arrays at once (GPU only); NCCL (GPU only).
+COMMUNICATORS = ("naive", "flat", "pure_nccl")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is made of; the defaults are the article's.
+    """The settings of a run; the defaults are the article's. A value that is out of range raises UserError.
 
     Attributes
     ----------
@@ -34,8 +37,8 @@ class Settings:
     recipe : str
         One of `srmnist.training.recipes.RECIPES`.
     communicator : {'naive', 'flat', 'pure_nccl'} or None
-        ChainerMN's communicator, for a run of several processes; `batchsize` is then each one's, and `gpu`
-        that of the first on a machine. None is a run of one process.
+        ChainerMN's communicator, for a run of several processes; `batchsize` is then that of each process,
+        and `gpu` the device of the first process on each computer. None is a run of one process.
     sync_bn : bool
         Whether batch normalisation takes its statistics from the batches of all processes.
     """
@@ -51,8 +54,29 @@ class Settings:
     communicator: str | None = None
     sync_bn: bool = False
 
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("epoch", 1, 2**31 - 1),
+            ("batchsize", 1, 2**31 - 1),
+            ("size", 1, 2**31 - 1),
+            ("seed", 0, 2**32 - 1),  # as NumPy takes it
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or not least <= value <= most:
+                raise UserError(f"{name}: {value!r} is not a whole number from {least} to {most:,}")
+        for name, choices in {"recipe": RECIPES, "communicator": (None, *COMMUNICATORS)}.items():
+            if getattr(self, name) not in choices:
+                raise UserError(f"{name}: there is no {getattr(self, name)!r}; there are {choices}")
+
 
 def check_fit(settings: Settings, dataset: Dataset, processes: int) -> None:
+    """Refuse settings that ask for larger batches or larger images than there are.
+
+    Raises
+    ------
+    UserError
+        It names the flag.
+    """
     count = len(dataset.train.images)
     if settings.batchsize * processes > count:
         each = f" for each of {processes} processes" if processes > 1 else ""
@@ -60,19 +84,38 @@ def check_fit(settings: Settings, dataset: Dataset, processes: int) -> None:
     check_size(settings.size, dataset.train.images)
 
 
+# Whose images batch normalisation takes its statistics from.
+ONE_PROCESS = "normalisation by one process"
+ALL_PROCESSES = "normalisation over the images of all processes"
+OWN_IMAGES = "normalisation over each process's own images"
+
+
 def identity(settings: Settings, dataset: Dataset, processes: int = 1) -> dict[str, int | str]:
-    """The flags that decide what every step computes, and their values; of the data, a digest."""
-    digest = hashlib.sha256()
-    for split in dataset:
-        digest.update(f"{split.images.shape}".encode())
-        digest.update(np.ascontiguousarray(split.images))
+    """What decides the computation of every step, by the names of the flags.
+
+    Returns
+    -------
+    dict
+        Under "data" is a digest of the images.
+    """
+    several = ALL_PROCESSES if settings.sync_bn else OWN_IMAGES
+    recipe = settings.recipe
+    if recipe != ARTICLE:
+        # Each step of "tuned" depends on the number of all steps; the article's recipe may go on for longer.
+        recipe += f", {settings.epoch} epochs, {settings.batchsize * processes} images a step"
     return {
         "seed": settings.seed,
         "batchsize": settings.batchsize,
         "size": settings.size,
-        # What "tuned" computes in a step depends on how many there will be; "article" may go on for longer.
-        "recipe": settings.recipe
-        if settings.recipe == ARTICLE
-        else f"{settings.recipe}, {settings.epoch} epochs, {settings.batchsize * processes} images a step",
-        "data": digest.hexdigest(),
+        "recipe": recipe,
+        "sync-bn": ONE_PROCESS if processes == 1 else several,
+        "data": _digest(dataset),
     }
+
+
+def _digest(dataset: Dataset) -> str:
+    digest = hashlib.sha256()
+    for split in dataset:
+        digest.update(f"{split.images.shape}".encode())
+        digest.update(np.ascontiguousarray(split.images))
+    return digest.hexdigest()

@@ -3,23 +3,25 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import chainer
 import numpy as np
 from chainer import training
 
-from srmnist.system.archive import read_npz
+from srmnist.system.archive import holds, read_npz
 from srmnist.system.errors import UserError
 from srmnist.system.files import FileError
-from srmnist.training.reports import LOSS, parse_log
+from srmnist.training.reports import diverged
+from srmnist.training.settings import ONE_PROCESS, OWN_IMAGES
+from srmnist.training.snapshot_check import Batches, check_progress, parse_batches
 from srmnist.weights import save_arrays
 
 _NAME = "snapshot_iter_{}.npz"
-# Where a run starts over, the snapshots of the earlier one wait under this name until there is a new one.
+# When a run starts over, the snapshots of the earlier run are kept under this name until there is a new one.
 _EARLIER = "snapshot_earlier_iter_{}.npz"
-# The order of an epoch follows from the seed and the epoch, so that no file can prescribe another.
+# Not saved: the order of an epoch follows from the seed and the epoch, and no file may give another one.
 _ORDER = "updater/iterator:main/order"
 
 
@@ -29,9 +31,9 @@ class Snapshots(training.Extension):
     Parameters
     ----------
     settings : mapping of str to int or str
-        The flags, and their values, that a run must have in common with the one that goes on from its
-        snapshots. They are saved with it. Only ``batchsize`` may differ, where several processes together
-        make batches as large as before.
+        What `identity` gives for the run. It is saved with each snapshot, and a run goes on from a snapshot
+        only if both agree. ``batchsize`` may differ where more or fewer processes make batches as large as
+        before; ``sync-bn`` may differ where one process goes on for several, or the reverse.
     """
 
     name = "snapshot"
@@ -39,8 +41,8 @@ class Snapshots(training.Extension):
 
     def __init__(self, settings: Mapping[str, int | str]) -> None:
         self._settings = settings
-        # Batches made before this run began, as (size, how many): another number of processes makes others.
-        self._earlier: list[tuple[int, int]] = []
+        # Batches made before this run began; another number of processes makes batches of another size.
+        self._earlier: Batches = []
 
     def __call__(self, trainer: training.Trainer) -> None:
         out = Path(trainer.out)
@@ -48,21 +50,18 @@ class Snapshots(training.Extension):
         arrays = self.arrays(trainer)
         for name, array in arrays.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise UserError(
-                    f"diverged: {name} has a value that is not finite at iteration {iteration}; "
-                    f"snapshots in {out} are from before"
-                )
+                raise UserError(diverged(f"{name} has a value that is not finite", iteration, out))
         save_arrays(out / _NAME.format(iteration), arrays)
         snapshots = find_snapshots(out)
         before = max((other for other in snapshots if other < iteration), default=None)
         for other, path in snapshots.items():
             if other not in (iteration, before):
                 path.unlink()
-        for path in out.glob(_EARLIER.format("*")):
+        for path in find_earlier(out):
             path.unlink()
 
     def arrays(self, trainer: training.Trainer) -> dict[str, np.ndarray]:
-        """What a snapshot of a running trainer holds."""
+        """What a snapshot of the trainer holds."""
         arrays = chainer.serializers.npz.serialize(trainer)
         del arrays[_ORDER]
         others = {"batches": np.asarray(json.dumps(self._batches(trainer)))} | self._saved_settings()
@@ -77,19 +76,26 @@ class Snapshots(training.Extension):
         Raises
         ------
         FileError
-            If the snapshot is damaged, or not one of such a trainer.
+            If the snapshot is damaged, or is not a snapshot of such a trainer.
         UserError
-            If it was taken with other settings.
+            If it is of a run with other settings.
         """
         iterator = trainer.updater.get_iterator("main")
-        # Of other settings, the snapshot may hold other arrays, too; but the settings are what is wrong.
+        # The settings first: a snapshot of other settings may hold other arrays, but its settings are wrong.
         expected = self._saved_settings() | {"batches": np.asarray("")}
-        found = read_npz(path, expected, others=True)
         try:
-            batches = _parse_batches(found.pop("batches").item())
+            found = read_npz(path, expected, others=True)
+        except FileError as error:
+            if holds(path, "conv1/W"):
+                raise FileError(
+                    f"--resume: {path}: holds weights, not a snapshot; give a snapshot_iter_N.npz"
+                ) from error
+            raise
+        try:
+            batches = parse_batches(found.pop("batches").item())
             self._require_same(path, found, batches[-1][0] == iterator.batch_size)
-            arrays = read_npz(path, self._template(trainer))
-            _check_progress(arrays, len(iterator.dataset), batches)
+            arrays = read_npz(path, self.arrays(trainer))
+            check_progress(arrays, len(iterator.dataset), batches)
         except ValueError as error:
             raise FileError(f"{path}: {error}") from error
         self._earlier = batches
@@ -108,14 +114,16 @@ class Snapshots(training.Extension):
         Raises
         ------
         UserError
-            If there is none, or as `load` does.
+            If there is no snapshot, or as `load` does.
         """
         if not source.is_dir():
             self.load(source, trainer)
             return source
         snapshots = find_snapshots(source)
         if not snapshots:
-            raise UserError(f"--resume: no snapshot in {source}")
+            earlier = find_earlier(source)
+            hint = f"; to go on with an earlier run, give --resume {earlier[-1]}" if earlier else ""
+            raise UserError(f"--resume: no snapshot in {source}{hint}")
         for path in reversed(snapshots.values()):
             try:
                 self.load(path, trainer)
@@ -125,43 +133,52 @@ class Snapshots(training.Extension):
         raise UserError(f"--resume: no snapshot in {source} can be read")
 
     def _require_same(self, path: Path, found: Mapping[str, np.ndarray], same_batches: bool) -> None:
-        """Refuse a snapshot of other settings; another --batchsize may still make the same batches."""
+        """Refuse a snapshot of other settings."""
         for name, value in found.items():
             flag = name.removeprefix("settings/")
-            if value != self._settings[flag] and not (flag == "batchsize" and same_batches):
-                raise UserError(_differs(path, flag, value.item(), self._settings[flag]))
+            before, now = value.item(), self._settings[flag]
+            if before == now or (flag == "batchsize" and same_batches):
+                continue
+            if flag == "sync-bn" and ONE_PROCESS in (before, now):
+                # One process normalises whole batches, as --sync-bn makes several do.
+                if OWN_IMAGES in (before, now):
+                    print(
+                        f"--resume: {path} is of a run with {before}; it goes on with {now}", file=sys.stderr
+                    )
+                continue
+            what = "other images" if flag == "data" else f"{before}, not {now}"
+            raise UserError(
+                f"--{flag}: {path} is of a run with {what}; give the same, or start without --resume"
+            )
 
-    def _template(self, trainer: training.Trainer) -> dict[str, np.ndarray]:
-        """What a snapshot of this trainer would hold now, had it begun."""
-        make_loadable(trainer)
-        return self.arrays(trainer)
-
-    def _batches(self, trainer: training.Trainer) -> list[tuple[int, int]]:
+    def _batches(self, trainer: training.Trainer) -> Batches:
         """All batches made so far, as (size, how many), in their order."""
         size = trainer.updater.get_iterator("main").batch_size
         *others, (last, number) = self._earlier or [(size, 0)]
-        steps = trainer.updater.iteration - sum(number for _, number in others)
+        iterations = trainer.updater.iteration - sum(number for _, number in others)
         if last == size:
-            return [*others, (size, steps)]
-        return [*others, (last, number), (size, steps - number)]
-
-
-def make_loadable(trainer: training.Trainer) -> None:
-    """Give a trainer what it would have, had it begun: Adam's moments, and a time."""
-    for param in trainer.updater.get_optimizer("main").target.params():
-        param.update_rule._init_states(param)
-    trainer._start_at = 0.0
+            return [*others, (size, iterations)]
+        return [*others, (last, number), (size, iterations - number)]
 
 
 def find_snapshots(out: Path) -> dict[int, Path]:
     """The snapshots in a directory by their iteration, the newest last."""
-    pattern = re.compile(_NAME.format(r"(\d{1,18})"))
+    return _find(out, _NAME)
+
+
+def find_earlier(out: Path) -> list[Path]:
+    """The snapshots of an earlier run that a run begun anew has kept, the newest last."""
+    return list(_find(out, _EARLIER).values())
+
+
+def _find(out: Path, name: str) -> dict[int, Path]:
+    pattern = re.compile(name.format(r"(\d{1,18})"))
     matches = ((pattern.fullmatch(path.name), path) for path in out.iterdir())
     return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
 
 def set_aside(out: Path, start: Path | None) -> list[Path]:
-    """Give the snapshots that do not lead to `start` a name that no later ``--resume`` will pick by itself.
+    """Rename the snapshots that do not lead to `start`, so that no later ``--resume`` finds them by itself.
 
     Parameters
     ----------
@@ -173,85 +190,12 @@ def set_aside(out: Path, start: Path | None) -> list[Path]:
     Returns
     -------
     list of Path
-        The new names; the first snapshot of the run will remove them.
+        The new names; the first snapshot of the run will remove these files.
     """
     snapshots = find_snapshots(out)
     start_at = next((i for i, path in snapshots.items() if start and path.samefile(start)), -1)
-    aside = []
-    for iteration, path in snapshots.items():
-        if iteration > start_at:
-            aside.append(path.replace(out / _EARLIER.format(iteration)))
-    return aside
-
-
-def _differs(path: Path, flag: str, found: int | str, wanted: int | str) -> str:
-    what = "other images" if flag == "data" else f"{found}, not {wanted}"
-    return f"--{flag}: {path} is of a run with {what}; give the same, or begin anew without --resume"
-
-
-def _parse_batches(text: str) -> list[tuple[int, int]]:
-    """The batches of a snapshot, which anybody may have made."""
-    try:
-        batches = [(size, number) for size, number in json.loads(text)]
-        if not batches or not all(type(n) is int and 0 < n < 2**63 for pair in batches for n in pair):
-            raise ValueError
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError("its batches are no list of sizes and numbers") from error
-    return batches
-
-
-def _seen(batches: Iterable[tuple[int, int]], iteration: int) -> int:
-    """Images seen in the first `iteration` steps."""
-    images = 0
-    for size, number in batches:
-        images += size * min(number, iteration)
-        iteration -= min(number, iteration)
-    return images
-
-
-def _epoch_ends(batches: Iterable[tuple[int, int]], images: int, most: int) -> list[int]:
-    """The steps that ended an epoch of so many images, the first `most` of them."""
-    ends: list[int] = []
-    seen = iteration = 0
-    for size, number in batches:
-        while len(ends) < most and (len(ends) + 1) * images <= seen + size * number:
-            ends.append(iteration - (seen - (len(ends) + 1) * images) // size)
-        seen += size * number
-        iteration += number
-    return ends
-
-
-def _check_progress(arrays: Mapping[str, np.ndarray], images: int, batches: list[tuple[int, int]]) -> None:
-    """Refuse a snapshot whose counters disagree: all of them follow from its batches."""
-    iteration = sum(number for _, number in batches)
-    log = parse_log(arrays["extensions/LogReport/_log"].item())
-    epoch, position = divmod(_seen(batches, iteration), images)
-    epoch_before, position_before = divmod(_seen(batches, iteration - 1), images)
-    ends = _epoch_ends(batches, images, len(log))
-    if (
-        arrays["updater/iteration"] != iteration
-        or len(log) != epoch
-        or ends != [entry["iteration"] for entry in log]
-    ):
-        raise ValueError(f"its log does not fit its {iteration} iterations")
-    progress = {
-        "t": iteration,
-        "iteration": iteration,
-        "previous_iteration": iteration,
-        "epoch": epoch,
-        "current_position": position,
-        "is_new_epoch": epoch > epoch_before,
-        "previous_epoch_detail": epoch + position / images,
-        "_names": json.dumps([LOSS]),
-        "_n": iteration - (ends[-1] if ends else 0),
-        # Of the step before, as the loop asks for its end before each step:
-        "stop_trigger/previous_iteration": iteration - 1,
-        "stop_trigger/previous_epoch_detail": epoch_before + position_before / images,
-        "updater/iterator:main/previous_epoch_detail": epoch_before + position_before / images,
-    }
-    for name, array in arrays.items():
-        right = progress.get(name, progress.get(name.rpartition("/")[2]))
-        if right is not None and array != right:
-            raise ValueError(f"{name} is {array}, not {right}")
-    if arrays["_snapshot_elapsed_time"] < 0:
-        raise ValueError("its elapsed time is negative")
+    return [
+        path.replace(out / _EARLIER.format(iteration))
+        for iteration, path in snapshots.items()
+        if iteration > start_at
+    ]

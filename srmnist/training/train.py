@@ -1,9 +1,10 @@
 """Training: a run from its settings to its files."""
 
+import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -13,32 +14,39 @@ from chainer import training
 
 from srmnist import weights
 from srmnist.data import Dataset, load_dataset
-from srmnist.system import files
 from srmnist.system.device import device_errors, device_number
 from srmnist.system.errors import UserError
+from srmnist.system.files import remove_temporaries
+from srmnist.system.locks import occupied
 from srmnist.system.mpiexec import launched_size, let_first_speak
-from srmnist.training.interruption import Interruption
+from srmnist.training.interruption import Interrupted, Interruption
 from srmnist.training.process import Alone
-from srmnist.training.reports import VALIDATION_LOSS
+from srmnist.training.reports import VALIDATION_LOSS, Follow, Progress
 from srmnist.training.settings import Settings, check_fit, identity
 from srmnist.training.snapshots import Snapshots, set_aside
-from srmnist.training.trainer import build_trainer, initial_model, make_pairs
+from srmnist.training.trainer import Pairs, build_trainer, initial_model, make_pairs
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """What a run has come to.
 
     Attributes
     ----------
     mse, degraded_mse : float
-        Mean squared error over the test images, restored and as degraded.
+        Mean squared error over the test images, restored and degraded; `mse` is NaN where a run was stopped
+        in its first epoch.
     images_per_second : float
         Training images over the whole run's time, evaluations included.
     seconds : float
-        The whole run's time, from the first step on.
+        The whole run's time, from its first step.
     files : list of Path
         What was written.
+    model : CNNAE
+        The trained model, in main memory.
+    log : list of dict
+        For each epoch its number, the losses ``main/loss`` and ``validation/main/loss``, the number of steps
+        made and the seconds passed.
     """
 
     mse: float
@@ -46,31 +54,43 @@ class Result:
     images_per_second: float
     seconds: float
     files: list[Path]
+    model: chainer.Chain = field(repr=False)
+    log: list[dict[str, float]] = field(repr=False)
 
 
 def train(
-    settings: Settings,
-    out: Path,
-    resume: Path | None = None,
+    settings: Settings = Settings(),  # noqa: B008 – it is immutable
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
     terminal: TextIO | None = None,
     snapshot_every: int | None = None,
+    follow: Callable[[Progress], object] | None = None,
 ) -> Result | None:
-    """Train CNNAE and write ``model.npz``, ``log``, ``loss.png`` and snapshots to a directory.
+    """Train CNNAE; write ``model.npz``, ``log``, ``loss.png`` and snapshots to a directory, if one is given.
 
-    With a communicator all its processes call this, and only that of rank 0 writes and has a result.
+    With a communicator all its processes call this; only that of rank 0 writes and has a result.
 
     Parameters
     ----------
-    settings : Settings
-    out : Path
-        Directory for the results; made if it does not exist.
-    resume : Path, optional
-        Snapshot to go on from, or a directory: then from the newest in it.
+    settings : Settings, optional
+        By default the article's.
+    out : path, optional
+        Directory for the results; it is made if it does not exist. By default nothing is written.
+    resume : path, optional
+        Snapshot to go on from, or a directory: then from its newest snapshot.
     terminal : text stream, optional
         Takes the table of losses, and a progress bar if it is a terminal; by default standard output (with
         a communicator, without the bar).
     snapshot_every : int, optional
-        Iterations from one snapshot to the next; at the end of each epoch there is one anyway.
+        Iterations from one snapshot to the next; there is one at the end of each epoch anyway.
+    follow : callable, optional
+        Is called with a `Progress` before the run's first step, also where it goes on from a snapshot, and
+        after each step. What it computes with the model does not change the training.
+
+    Returns
+    -------
+    Result or None
+        None in the processes other than rank 0's.
 
     Raises
     ------
@@ -78,49 +98,73 @@ def train(
         If a setting, a file or the device is not usable (nothing has then been written), if a result
         cannot be written, or if the training diverges.
     Interrupted
-        If SIGTERM or SIGINT has stopped the run, after a snapshot.
+        If SIGTERM, SIGHUP or SIGINT (Ctrl-C; a notebook's stop button) has stopped the run, after a whole
+        step and a snapshot. It is a KeyboardInterrupt; its ``result`` holds the model and the log so far.
     SystemExit
-        In the processes other than rank 0's, where that has one of these.
+        In the processes other than rank 0's, where rank 0 has one of these.
+
+    Examples
+    --------
+    >>> result = srmnist.train(srmnist.Settings(epoch=3))
+    >>> restored = srmnist.restore(srmnist.degrade(digits), result.model)
     """
+    out, resume = (None if path is None else Path(path) for path in (out, resume))
     with _job(settings) as job, ExitStack() as held:
         with job.agreed():
             device = job.device(settings.gpu)
             dataset = load_dataset(settings.data)
             check_fit(settings, dataset, job.size)
-            if job.leads:
-                held.enter_context(files.occupied(out))
+            if job.leads and out is not None:
+                held.enter_context(occupied(out))
         identity_ = identity(settings, dataset, job.size)
-        job.require_same(identity_)
-        interruption = held.enter_context(job.interruption())
-        # Every loss is looked at: NumPy's warnings of overflow on the way to a NaN would say it twice.
+        job.require_same({"data": identity_["data"]})
+        interruption = held.enter_context(Interruption(job.signals, kept=out is not None))
+        # Every loss is checked; NumPy's warnings of an overflow on the way to a NaN would say it twice.
         held.enter_context(np.errstate(all="ignore"))
         held.enter_context(_gpu_errors(device, settings, dataset))
         model = job.model(initial_model(settings.seed))
         model.to_device(device)
-        train_pairs, test_pairs = (make_pairs(split.images, settings.size) for split in dataset)
-        trainer = build_trainer(
-            model, train_pairs, test_pairs, settings, out, terminal or job.terminal(), job
-        )
+        pairs, test_pairs = (make_pairs(split.images, settings.size) for split in dataset)
+        trainer = build_trainer(model, pairs, test_pairs, settings, out, terminal or job.terminal(), job)
         trainer.extend(interruption)
-        snapshots = Snapshots(identity_)
         with job.agreed():
             if job.leads:
-                trainer.extend(snapshots, trigger=_snapshot_due(snapshot_every, interruption))
-                _start(trainer, snapshots, settings, resume)
+                _start(trainer, Snapshots(identity_), settings, out, resume, snapshot_every, interruption)
+                if follow is not None:
+                    trainer.extend(Follow(follow))
         job.begin(trainer, interruption)
-        with chainer.using_config("plain", settings.plain):
-            trainer.run(show_loop_exception_msg=False)
+        try:
+            with chainer.using_config("plain", settings.plain):
+                trainer.run(show_loop_exception_msg=False)
+        except Interrupted as stop:
+            if job.leads:
+                stop.result = _result(trainer, model, test_pairs, [])
+            raise
         if not job.leads:
             return None
-        model.to_device("@numpy")
-        weights.save(out / "model.npz", model)
+        result = _result(trainer, model, test_pairs, _written(out))
+        if out is not None:
+            weights.save(out / "model.npz", model)
+    return result
+
+
+def _written(out: Path | None) -> list[Path]:
+    return [] if out is None else [out / name for name in ("model.npz", "log", "loss.png")]
+
+
+def _result(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs, files: list[Path]) -> Result:
+    model.to_device("@numpy")
     log = trainer.get_extension("LogReport").log
+    seconds = trainer.elapsed_time
+    images = trainer.updater.epoch_detail * len(trainer.updater.get_iterator("main").dataset)
     return Result(
-        mse=log[-1][VALIDATION_LOSS],
+        mse=log[-1][VALIDATION_LOSS] if log else math.nan,
         degraded_mse=float(np.mean((test_pairs.degraded - test_pairs.originals) ** 2, dtype=np.float64)),
-        images_per_second=trainer.updater.epoch_detail * len(train_pairs) / trainer.elapsed_time,
-        seconds=trainer.elapsed_time,
-        files=[out / name for name in ("model.npz", "log", "loss.png")],
+        images_per_second=images / seconds,
+        seconds=seconds,
+        files=files,
+        model=model,
+        log=log,
     )
 
 
@@ -129,7 +173,7 @@ def _job(settings: Settings) -> AbstractContextManager[Alone]:
     if settings.communicator is not None:
         from srmnist.training import distributed
 
-        return distributed.joined(settings.communicator, settings.gpu, settings.sync_bn)
+        return distributed.joined(settings)
     if launched_size() > 1:
         let_first_speak()
         raise UserError(
@@ -144,7 +188,7 @@ def _job(settings: Settings) -> AbstractContextManager[Alone]:
 def _gpu_errors(
     device: chainer.backend.Device, settings: Settings, dataset: Dataset
 ) -> AbstractContextManager[None]:
-    """What fails on a GPU becomes a UserError; if its memory is too small, one that names what is needed."""
+    """Context in which an error of the GPU becomes a UserError, which says how much memory is needed."""
     number = device_number(device)
     if number < 0:
         return nullcontext()
@@ -154,28 +198,40 @@ def _gpu_errors(
     return device_errors(number, needed)
 
 
-def _snapshot_due(every: int | None, interruption: Interruption) -> Callable[[training.Trainer], bool]:
-    def due(trainer: training.Trainer) -> bool:
-        in_mid_epoch = every is not None and trainer.updater.iteration % every == 0
-        return trainer.updater.is_new_epoch or in_mid_epoch or interruption.trigger(trainer)
-
-    return due
-
-
-def _start(trainer: training.Trainer, snapshots: Snapshots, settings: Settings, resume: Path | None) -> None:
+def _start(
+    trainer: training.Trainer,
+    snapshots: Snapshots,
+    settings: Settings,
+    out: Path | None,
+    resume: Path | None,
+    snapshot_every: int | None,
+    interruption: Interruption,
+) -> None:
     """Bring the trainer to its first step, and the directory to where a later ``--resume`` finds this run."""
-    out = Path(trainer.out)
-    if resume is not None:
-        resume = snapshots.resume(resume, trainer)
-        if trainer.updater.epoch_detail > settings.epoch:
-            raise UserError(
-                f"--resume: {resume} has {trainer.updater.epoch_detail:.4g} epochs already; "
-                "ask for more with --epoch"
-            )
-    aside = set_aside(out, resume)
-    if aside and resume is None:
+    if out is not None:
+        trainer.extend(snapshots, trigger=_snapshot_due(snapshot_every, interruption))
+    start = None if resume is None else snapshots.resume(resume, trainer)
+    if trainer.updater.epoch_detail > settings.epoch:
+        raise UserError(
+            f"--resume: {start} has {trainer.updater.epoch_detail:.4g} epochs already; "
+            "ask for more with --epoch"
+        )
+    if out is None:
+        return
+    aside = set_aside(out, start)
+    # If `resume` is this directory, only damaged snapshots are set aside, and each has been named already.
+    if aside and not (resume is not None and resume.is_dir() and resume.samefile(out)):
+        begins = "begins anew" if start is None else f"goes on from {start}"
         print(
-            f"{out}: a run begins anew; until its first snapshot, the earlier run's is {aside[-1]}",
+            f"{out}: a run {begins}; until its first snapshot, the earlier run's is {aside[-1]}",
             file=sys.stderr,
         )
-    files.remove_temporaries(out)
+    remove_temporaries(out)
+
+
+def _snapshot_due(every: int | None, interruption: Interruption) -> Callable[[training.Trainer], bool]:
+    def due(trainer: training.Trainer) -> bool:
+        within_epoch = every is not None and trainer.updater.iteration % every == 0
+        return trainer.updater.is_new_epoch or within_epoch or interruption.trigger(trainer)
+
+    return due

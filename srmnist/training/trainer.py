@@ -16,8 +16,10 @@ from srmnist.system.terminal import can_redraw
 from srmnist.training.process import Alone
 from srmnist.training.progress import PrintReport, ProgressBar
 from srmnist.training.recipes import TUNED, OneCycle, make_optimizer
-from srmnist.training.reports import LogReport, LossPlot, StopIfDiverged
+from srmnist.training.reports import LogReport, LossCurve, StopIfDiverged
 from srmnist.training.settings import Settings
+
+Parts = tuple[training.updaters.StandardUpdater, extensions.Evaluator]
 
 
 class EpochShuffle:
@@ -69,34 +71,65 @@ def build_trainer(
     train: Pairs,
     test: Pairs,
     settings: Settings,
-    out: Path,
+    out: Path | None,
     terminal: TextIO,
     job: Alone = Alone(),  # noqa: B008 – it has no state
 ) -> training.Trainer:
-    """The article's trainer: batches of 64, an evaluation each epoch, and the recipe's optimiser."""
+    """The article's trainer: batches of 64, an evaluation each epoch, and the recipe's optimiser.
+
+    Parameters
+    ----------
+    model : CNNAE
+        On its device.
+    train, test : Pairs
+    settings : Settings
+    out : Path or None
+        The directory of the results; None writes no file.
+    terminal : text stream
+        Takes the table of losses.
+    job : Alone, optional
+        The processes that train together.
+    """
     optimizer = job.optimizer(make_optimizer(settings.recipe, model))
-    resident = isinstance(model.device, chainer.backend.GpuDevice)
-    build = _resident_updater if resident else _standard_updater
+    on_gpu = isinstance(model.device, chainer.backend.GpuDevice)
+    build = _resident_updater if on_gpu else _standard_updater
     updater, evaluator = build(optimizer, train, test, settings, job)
 
-    trainer = training.Trainer(updater, (settings.epoch, "epoch"), out=str(out))
+    # Chainer makes this directory if it does not exist; the current directory exists.
+    trainer = training.Trainer(updater, (settings.epoch, "epoch"), out=str(out or Path()))
+    _complete(trainer)
     if settings.recipe == TUNED:
-        trainer.extend(OneCycle(-(-settings.epoch * len(train) // updater.get_iterator("main").batch_size)))
+        batches = -(-settings.epoch * len(train) // updater.get_iterator("main").batch_size)
+        trainer.extend(OneCycle(batches))
     trainer.extend(evaluator)
-    if not job.leads:
-        return trainer
-    trainer.extend(StopIfDiverged())
-    trainer.extend(LogReport())
+    if job.leads:
+        _add_reports(trainer, out, terminal)
+    return trainer
+
+
+def _add_reports(trainer: training.Trainer, out: Path | None, terminal: TextIO) -> None:
+    trainer.extend(StopIfDiverged(out))
+    trainer.extend(LogReport(out))
     trainer.extend(PrintReport(terminal))
-    trainer.extend(LossPlot(), trigger=(1, "epoch"))
+    if out is not None:
+        trainer.extend(LossCurve(out))
     if can_redraw(terminal):
         trainer.extend(ProgressBar(terminal))
-    return trainer
+
+
+def _complete(trainer: training.Trainer) -> None:
+    """Give a new trainer what Chainer makes at the first step only: Adam's moments, and a time.
+
+    So it can be saved, and a snapshot can be loaded into it.
+    """
+    for param in trainer.updater.get_optimizer("main").target.params():
+        param.update_rule._init_states(param)
+    trainer._start_at = 0.0
 
 
 def _standard_updater(
     optimizer: chainer.Optimizer, train: Pairs, test: Pairs, settings: Settings, job: Alone
-) -> tuple[training.updaters.StandardUpdater, extensions.Evaluator]:
+) -> Parts:
     train_iter, test_iter = job.iterators(train, test, settings.batchsize, EpochShuffle(settings.seed))
     model = optimizer.target
     updater = training.updaters.StandardUpdater(train_iter, optimizer, device=model.device)
@@ -105,7 +138,7 @@ def _standard_updater(
 
 def _resident_updater(
     optimizer: chainer.Optimizer, train: Pairs, test: Pairs, settings: Settings, job: Alone
-) -> tuple[training.updaters.StandardUpdater, extensions.Evaluator]:
+) -> Parts:
     from srmnist.engine.gpu.updater import resident_evaluation, resident_updater  # not before a GPU is used
 
     indices = range(len(train)), range(len(test))

@@ -52,7 +52,7 @@ def test_trainer_is_built_as_in_the_article(tmp_path):
         ("validation", extensions.Evaluator),
         ("LogReport", extensions.LogReport),
         ("PrintReport", extensions.PrintReport),
-        ("PlotReport", extensions.PlotReport),
+        ("LossCurve", reports.LossCurve),
     ):
         assert isinstance(trainer.get_extension(name), kind)
 

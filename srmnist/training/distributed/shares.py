@@ -16,9 +16,9 @@ class ShareIterator(iterators.SerialIterator):
     """One rank's share of each batch that a `SerialIterator` of one process would make.
 
     The batches, their order and all counters are those of one process with batches of ``size * batchsize``
-    images, of which this rank takes the `rank`-th `batchsize`. A batch at the end of an epoch is filled from
-    the next one, as in `SerialIterator`, so that training shares are equal and each image is seen once an
-    epoch. Where nothing is repeated the last shares may be smaller, and empty.
+    images. Of these, this rank takes the `rank`-th `batchsize` images. A batch at the end of an epoch is
+    filled from the next epoch, as in `SerialIterator`; so all training shares are equal, and each image is
+    seen once an epoch. Without repetition the last shares may be smaller, or empty.
     """
 
     def __init__(self, dataset: Sequence, batchsize: int, rank: int, size: int, **kwds: Any) -> None:
@@ -32,7 +32,7 @@ class ShareIterator(iterators.SerialIterator):
     next = __next__
 
     def next_share(self) -> tuple[list, float]:
-        """The share, and the part of the whole batch that it is."""
+        """The share, and its size as a fraction of the whole batch."""
         self._previous_epoch_detail = self.epoch_detail
         self._state, indices = iterator_statemachine(
             self._state, self.batch_size, self.repeat, self.order_sampler, len(self.dataset)
@@ -44,10 +44,10 @@ class ShareIterator(iterators.SerialIterator):
 
 
 class ShareEvaluator(extensions.Evaluator):
-    """Evaluator of one rank's shares, whose mean over all ranks is the mean that one process would find.
+    """Evaluator of one rank's shares. The mean of what all ranks report is what one process would report.
 
-    That is the mean over batches, the last of which may be smaller: a share weighs as much as the part of
-    its batch that it is.
+    That is the mean over batches, the last of which may be smaller. So a share counts by its fraction of its
+    batch.
     """
 
     def evaluate(self) -> dict[str, float]:
@@ -57,12 +57,12 @@ class ShareEvaluator(extensions.Evaluator):
         total, batches = 0.0, 0
         with suppress(StopIteration), chainer.no_backprop_mode():
             while True:
-                share, part = iterator.next_share()
+                share, fraction = iterator.next_share()
                 batches += 1
                 if share:
                     with chainer.reporter.report_scope({}):
                         loss = evaluated(*self.converter(share, self.device))
-                    total += part * float(chainer.as_array(loss))
+                    total += fraction * float(chainer.as_array(loss))
         observation: dict[str, float] = {}
         with chainer.reporter.report_scope(observation):
             chainer.report({"loss": iterator.size * total / batches}, model)

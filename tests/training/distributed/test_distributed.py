@@ -422,9 +422,10 @@ import srmnist
 from chainer.backends import cuda
 from srmnist.system import cli
 from srmnist.training.distributed import joined
+from srmnist.training.settings import Settings
 
 cuda.available = True
-cli.run(lambda: joined("naive", 0).__enter__())
+cli.run(lambda: joined(Settings(communicator="naive", gpu=0)).__enter__())
 """
 
 
@@ -437,8 +438,9 @@ def test_mpi_that_cannot_read_a_gpu_is_named_before_it_crashes():
 JOINED = """
 import srmnist
 from srmnist.training.distributed import joined
+from srmnist.training.settings import Settings
 
-with joined("naive") as ranks:
+with joined(Settings(communicator="naive")) as ranks:
     print(ranks.comm.batched_copy)
 """
 
