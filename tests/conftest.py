@@ -14,13 +14,9 @@ import pytest
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
 from helpers import users
-from helpers.gpu_engine import host_machine, why_no_gpu
-from srmnist.training import trainer
-from srmnist.system.device import select_device
-from srmnist.engine.gpu import function
-from srmnist.engine.gpu import machine as machines
 from srmnist.training.trainer import initial_model
 
+pytest_plugins = ["helpers.gpu_engine"]
 ROOT = Path(__file__).parents[1]
 
 # Many tests start a process. Where Python is told to keep no compiled modules, each would compile Chainer and
@@ -91,24 +87,3 @@ def script() -> Callable[..., subprocess.CompletedProcess]:
         return run_python(ROOT / "scripts" / name, *map(str, args), cwd=cwd, **kwds)
 
     return run
-
-
-@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
-def machine(request: pytest.FixtureRequest):
-    """Both machines, one after the other: the kernels on the CPU, and, in tests marked gpu, on a GPU."""
-    if request.param == "cpu":
-        return host_machine()
-    if why_no_gpu():
-        pytest.skip(why_no_gpu())
-    select_device(0)
-    return machines.current()
-
-
-@pytest.fixture
-def on_machine(machine, monkeypatch):
-    """Let the GPU engine compute on that machine, whatever arrays it is given, and training use it."""
-    if machine.xp is np:
-        monkeypatch.setattr(machines, "current", lambda: machine)
-        monkeypatch.setattr("srmnist.engine._engine", lambda array: function)
-        monkeypatch.setattr(trainer, "_standard_updater", trainer._resident_updater)
-    return machine

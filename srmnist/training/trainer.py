@@ -143,5 +143,5 @@ def _resident_updater(
 
     indices = range(len(train)), range(len(test))
     train_iter, test_iter = job.iterators(*indices, settings.batchsize, EpochShuffle(settings.seed))
-    updater = resident_updater(train_iter, optimizer, train)
+    updater = resident_updater(train_iter, optimizer, train, settings.plain)
     return updater, job.evaluator(test_iter, optimizer.target, *resident_evaluation(updater, test))

@@ -1,4 +1,4 @@
-"""What the tests of the GPU engine share: a machine to run it on, which is a GPU or the CPU's stand-in."""
+"""A pytest plugin with what the tests of the GPU engine share: a device to run it on, a GPU or its stand-in."""
 
 import functools
 import tempfile
@@ -9,7 +9,11 @@ import pytest
 
 import srmnist  # noqa: F401 – first: it makes Chainer import
 from chainer.backends import cuda
-from helpers.cuda_on_cpu import machine as host
+from helpers.cuda_on_cpu.device import COMPILER, HostDevice, library
+from srmnist.engine.gpu import device as devices
+from srmnist.engine.gpu import function
+from srmnist.system.device import select_device
+from srmnist.training import trainer
 
 
 @functools.cache
@@ -23,31 +27,47 @@ def why_no_gpu() -> str:
         return f"there is no CUDA device: {error}"
 
 
-_scratch = tempfile.TemporaryDirectory(prefix="srmnist-kernels-")
-
-
 @functools.cache
-def _built() -> Path:
-    """Where the kernels are compiled for the CPU, once for all tests."""
-    host.library(Path(_scratch.name))
-    return Path(_scratch.name)
+def _scratch() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="srmnist-kernels-")
 
 
-def host_machine() -> host.HostMachine:
-    """A stand-in that runs the kernels on the CPU."""
-    if host.COMPILER is None:
+def host_device() -> HostDevice:
+    """A stand-in that runs the kernels on the CPU; they are compiled once for all tests."""
+    if COMPILER is None:
         pytest.skip("there is no C++ compiler to run the CUDA kernels on the CPU with")
-    return host.HostMachine(_built())
+    return HostDevice(library(Path(_scratch().name), devices.source()))
 
 
 def to_host(array) -> np.ndarray:
-    """An array of either machine in main memory."""
+    """An array of either device in main memory."""
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
-def send(machine, model):
-    """A model's copy on the machine."""
+def send(device, model):
+    """A model's copy on the device."""
     model = model.copy(mode="copy")
-    if machine.xp is not np:
+    if device.xp is not np:
         model.to_device("@cupy:0")
     return model
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest):
+    """Both devices, one after the other: the stand-in, and, in tests marked gpu, a GPU."""
+    if request.param == "cpu":
+        return host_device()
+    if why_no_gpu():
+        pytest.skip(why_no_gpu())
+    select_device(0)
+    return devices.current()
+
+
+@pytest.fixture
+def on_device(device, monkeypatch):
+    """Let the GPU engine compute on that device, whatever arrays it is given, and training use it."""
+    if device.xp is np:
+        monkeypatch.setattr(devices, "current", lambda: device)
+        monkeypatch.setattr("srmnist.engine._engine", lambda array: function)
+        monkeypatch.setattr(trainer, "_standard_updater", trainer._resident_updater)
+    return device

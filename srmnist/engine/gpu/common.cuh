@@ -1,96 +1,59 @@
-// What the kernels share: the network's layout in memory, tiles, and sums whose order is fixed.
+// What the kernels share: tiles, one value of a convolution's input, sums in a fixed order.
+//
+// The numbers in capitals (C1, TILE_H, W1, ...) come from plan.CONSTANTS, which stand before this text.
 //
 // Activations are channels-last, (B, H, W, C) in float32; images of one channel are (B, H, W). Each block of
 // threads has one tile of TILE_H x TILE_W pixels of one image, or, in weight_gradient, a band of rows.
-// Sums over all pixels are taken tile by tile: each block writes what it has, and a later kernel adds that up
-// in an order that depends on nothing but the shapes. So no two runs differ by a bit.
+// Sums over all pixels are taken tile by tile: each block writes its partial sums, and a later kernel adds them
+// up in an order that depends on the shapes alone. So two runs give the same bits.
 //
-// The code is plain enough to be compiled by a C++ compiler too, which is how the tests run it.
+// The code is plain enough for a C++ compiler, too: the tests run it on the CPU.
+//
+// Parameters are one vector: W1, W2, W3, W4 and BIAS are where the convolutions' begin, as Chainer has them,
+// (out, in, 3, 3). The kernels read them packed: from P1, P2, P3, P4 (in, tap, out); for the gradients of the
+// inputs of conv2 and conv3 from Q2, Q3 (out, tap in reverse order, in).
+//
+// A layer's normalisation is rows of C values: SCALE * a + SHIFT goes into the ReLU;
+// BY_G * g + BY_A * a + CONSTANT is the gradient of a, where g is the gradient of the ReLU's input.
 
-constexpr int C1 = 16, C2 = 32, C3 = 64;
-constexpr int TILE_H = 4, TILE_W = 28;
 constexpr int PIXELS = 7;  // in a row, computed by one thread of conv3x3
 constexpr int GROUPS = TILE_H * TILE_W / PIXELS;
 constexpr int CHUNK = 8;   // channels of a tile that shared memory holds at a time
+constexpr int EDGED_H = TILE_H + 2, EDGED_W = TILE_W + 2;  // a tile with a border of one pixel
 
-// The parameters in one vector, in the order of plan.PARAMETERS; convolutions as Chainer has them, (out, in, 3, 3).
-constexpr int W1 = 0, GAMMA1 = W1 + C1 * 9, BETA1 = GAMMA1 + C1;
-constexpr int W2 = BETA1 + C1, GAMMA2 = W2 + C2 * C1 * 9, BETA2 = GAMMA2 + C2;
-constexpr int W3 = BETA2 + C2, GAMMA3 = W3 + C3 * C2 * 9, BETA3 = GAMMA3 + C3;
-constexpr int W4 = BETA3 + C3, BIAS = W4 + C3 * 9, PARAMETERS = BIAS + 1;
-
-// The convolutions' weights as the kernels read them: (in, tap, out), and for the gradients of the inputs of
-// conv2 and conv3 (out, tap in reverse order, in).
-constexpr int P1 = 0, P2 = P1 + 9 * C1, P3 = P2 + 9 * C1 * C2, P4 = P3 + 9 * C2 * C3;
-constexpr int Q2 = P4 + 9 * C3, Q3 = Q2 + 9 * C1 * C2, PACKED = Q3 + 9 * C2 * C3;
-
-// One layer's normalisation, a row of C values each. The first two give what a ReLU takes,
-// SCALE * a + SHIFT; BY_G * g + BY_A * a + CONSTANT is the gradient of a where g is that of the former.
-enum { SCALE, SHIFT, MEAN, INVERSE_STD, BY_G, BY_A, CONSTANT };
-
-// What a thread of conv3x3 reads as input: see `value`.
+// What a convolution reads as its input: see `value`.
 enum { PLAIN, ACTIVATION, GRADIENT };
 
 struct Tile {
     int image, top, left;
+    int height, width;  // of the image
+
+    // A pixel, counted from the tile's first; outside of the image there is none.
+    __device__ bool has(int row, int column) const {
+        int y = top + row, x = left + column;
+        return y >= 0 && y < height && x >= 0 && x < width;
+    }
+    // Where the tile's first pixel is among those of all images. The others are near: an int tells how far.
+    __device__ long long first() const { return ((long long)image * height + top) * width + left; }
 };
 
-__device__ inline Tile tile_of(int block, int height, int width) {
-    int across = (width + TILE_W - 1) / TILE_W, down = (height + TILE_H - 1) / TILE_H;
+// A block's tile, of `rows` rows.
+__device__ inline Tile tile_of(int block, int rows, int height, int width) {
+    int across = (width + TILE_W - 1) / TILE_W, down = (height + rows - 1) / rows;
     int in_image = block % (across * down);
-    return {block / (across * down), in_image / across * TILE_H, in_image % across * TILE_W};
+    return {block / (across * down), in_image / across * rows, in_image % across * TILE_W, height, width};
 }
 
 __device__ inline float relu_input(float a, float scale, float shift) {
     return fmaf(a, scale, shift);
 }
 
-// One value of a convolution's input, with the coefficients of its channel.
-template <int KIND>
-__device__ inline float value(const float* a, const float* g, long long at, float c0, float c1, float c2) {
-    if (KIND == PLAIN) return a[at];
-    if (KIND == ACTIVATION) return fmaxf(relu_input(a[at], c0, c1), 0.0f);
-    return fmaf(c0, g[at], fmaf(c1, a[at], c2));
+// By comparison, as Chainer's maximum: fmaxf would make 0 of NaN.
+__device__ inline float relu(float n) {
+    return n < 0.0f ? 0.0f : n;
 }
 
-// The three coefficients that `value` takes for a channel.
-template <int KIND>
-__device__ inline void coefficients_of(const float* norm, int channels, int c, float& c0, float& c1, float& c2) {
-    if (KIND == ACTIVATION) {
-        c0 = norm[SCALE * channels + c];
-        c1 = norm[SHIFT * channels + c];
-    }
-    if (KIND == GRADIENT) {
-        c0 = norm[BY_G * channels + c];
-        c1 = norm[BY_A * channels + c];
-        c2 = norm[CONSTANT * channels + c];
-    }
-}
-
-// An image of one channel: a tile with a border of one pixel, zero outside of the image.
-__device__ inline void load_image(const float* x, Tile tile, int height, int width,
-                                  float (*to)[TILE_W + 2]) {
-    for (int i = threadIdx.x; i < (TILE_H + 2) * (TILE_W + 2); i += blockDim.x) {
-        int y = i / (TILE_W + 2), c = i % (TILE_W + 2), row = tile.top + y - 1, column = tile.left + c - 1;
-        bool inside = row >= 0 && row < height && column >= 0 && column < width;
-        to[y][c] = inside ? x[((long long)tile.image * height + row) * width + column] : 0.0f;
-    }
-}
-
-// The sum of `mine` over a block of a power of two of threads; `scratch` has room for one double a thread.
-__device__ inline double block_sum(double mine, double* scratch) {
-    int t = threadIdx.x;
-    __syncthreads();
-    scratch[t] = mine;
-    __syncthreads();
-    for (int half = blockDim.x / 2; half > 0; half /= 2) {
-        if (t < half) scratch[t] += scratch[t + half];
-        __syncthreads();
-    }
-    return scratch[0];
-}
-
-// Some consecutive floats, read and written at once: 4, or 2.
+// N neighbouring floats, read and written at once.
 template <int N> struct Vector;
 template <> struct Vector<4> {
     __device__ static void load(const float* from, float* to) {
@@ -110,3 +73,90 @@ template <> struct Vector<2> {
         *(float2*)to = make_float2(from[0], from[1]);
     }
 };
+
+// Coefficients of N neighbouring channels, and the values of a convolution's input there.
+template <int KIND, int N> struct Input {
+    float c0[N], c1[N], c2[N];
+
+    __device__ Input(const float* norm, int channels, int first) {
+        for (int i = 0; i < N; i++) {
+            const float* column = norm + first + i;
+            if (KIND == ACTIVATION) c0[i] = column[SCALE * channels], c1[i] = column[SHIFT * channels];
+            if (KIND == GRADIENT)
+                c0[i] = column[BY_G * channels], c1[i] = column[BY_A * channels],
+                c2[i] = column[CONSTANT * channels];
+        }
+    }
+    __device__ float value(int i, float a, float g) const {
+        if (KIND == PLAIN) return a;
+        if (KIND == ACTIVATION) return relu(relu_input(a, c0[i], c1[i]));
+        return fmaf(c0[i], g, fmaf(c1[i], a, c2[i]));
+    }
+    // From `at` in a (and g); zeros where there is no such pixel.
+    __device__ void values(const float* a, const float* g, int at, bool inside, float* to) const {
+        float from_a[N], from_g[N];
+        for (int i = 0; i < N; i++) to[i] = 0.0f;
+        if (!inside) return;
+        Vector<N>::load(a + at, from_a);
+        if (KIND == GRADIENT) Vector<N>::load(g + at, from_g);
+        for (int i = 0; i < N; i++) to[i] = value(i, from_a[i], KIND == GRADIENT ? from_g[i] : 0.0f);
+    }
+};
+
+// CHUNK channels, from `chunk`, of an edged tile of a convolution's input with CI channels; zero outside of the
+// image. A thread reads four channels of a pixel at once.
+template <int KIND, int CI>
+__device__ inline void load_tile(const float* a, const float* g, const float* norm, Tile tile, int chunk,
+                                 float (*to)[EDGED_H][EDGED_W]) {
+    constexpr int FOURS = CHUNK / 4;
+    const int first = threadIdx.x % FOURS * 4;
+    const Input<KIND, 4> input(norm, CI, chunk + first);
+    a += tile.first() * CI + chunk + first;
+    if (KIND == GRADIENT) g += tile.first() * CI + chunk + first;
+    for (int i = threadIdx.x / FOURS; i < EDGED_H * EDGED_W; i += THREADS / FOURS) {
+        int row = i / EDGED_W - 1, column = i % EDGED_W - 1;
+        float values[4];
+        input.values(a, g, (row * tile.width + column) * CI, tile.has(row, column), values);
+        for (int c = 0; c < 4; c++) to[first + c][row + 1][column + 1] = values[c];
+    }
+}
+
+// An edged tile of an image of one channel; zero outside of the image.
+__device__ inline void load_image(const float* x, Tile tile, float (*to)[EDGED_W]) {
+    x += tile.first();
+    for (int i = threadIdx.x; i < EDGED_H * EDGED_W; i += blockDim.x) {
+        int row = i / EDGED_W - 1, column = i % EDGED_W - 1;
+        to[row + 1][column + 1] = tile.has(row, column) ? x[row * tile.width + column] : 0.0f;
+    }
+}
+
+// Sum and sum of squares of a few floats, in single precision relative to the first of them: a large mean does
+// not swamp the variance, and only the result is in double precision, which many GPUs compute slowly.
+struct Moments {
+    float pivot = 0.0f, sum = 0.0f, squares = 0.0f;
+    int count = 0;
+
+    __device__ void add(float value) {
+        if (count++ == 0) pivot = value;
+        float difference = value - pivot;
+        sum += difference;
+        squares = fmaf(difference, difference, squares);
+    }
+    __device__ double total() const { return (double)count * pivot + sum; }
+    __device__ double total_of_squares() const {
+        return ((double)count * pivot + 2.0 * sum) * pivot + squares;
+    }
+};
+
+// The sum of `mine` over a block of a power of two of threads; `scratch` has room for one double a thread.
+__device__ inline double block_sum(double mine, double* scratch) {
+    int t = threadIdx.x;
+    __syncthreads();
+    scratch[t] = mine;
+    __syncthreads();
+    for (int half = blockDim.x / 2; half > 0; half /= 2) {
+        if (t < half) scratch[t] += scratch[t + half];
+        __syncthreads();
+    }
+    return scratch[0];
+}

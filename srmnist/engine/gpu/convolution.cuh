@@ -1,47 +1,49 @@
 // 3x3 convolutions of many channels into many: forward, and the gradients of input and of weights.
 
-// How a thread's OWN channels out of ALL lie: runs of `WIDTH`, `STRIDE` apart, so that the threads of a warp read
-// neighbouring vectors.
+// How a thread's OWN channels out of ALL lie: runs of `WIDTH`, `STRIDE` apart.
 template <int ALL, int OWN>
-struct Share {
-    static constexpr int WIDTH = OWN < 4 ? OWN : 4, THREADS = ALL / OWN, STRIDE = WIDTH * THREADS;
-    __device__ static int channel(int thread, int own) {
-        return own / WIDTH * STRIDE + thread * WIDTH + own % WIDTH;
-    }
-    __device__ static void load(const float* row, int thread, float* to) {
+struct Channels {
+    static constexpr int WIDTH = OWN < 4 ? OWN : 4, COUNT = ALL / OWN, STRIDE = WIDTH * COUNT;
+    // Neighbouring threads read the same channels, and those two apart neighbouring vectors: then 128-bit reads
+    // of shared memory take half as long. `mine` is which channels, `other` what else tells threads apart.
+    int mine, other;
+    __device__ explicit Channels(int thread)
+        : mine(thread / 2 % COUNT), other(thread % 2 + thread / (2 * COUNT) * 2) {}
+    __device__ int channel(int own) const { return own / WIDTH * STRIDE + mine * WIDTH + own % WIDTH; }
+    __device__ void load(const float* row, float* to) const {
 #pragma unroll
         for (int run = 0; run < OWN / WIDTH; run++)
-            Vector<WIDTH>::load(row + run * STRIDE + thread * WIDTH, to + run * WIDTH);
+            Vector<WIDTH>::load(row + run * STRIDE + mine * WIDTH, to + run * WIDTH);
     }
-    __device__ static void store(const float* from, int thread, float* row) {
+    __device__ void store(const float* from, float* row) const {
 #pragma unroll
         for (int run = 0; run < OWN / WIDTH; run++)
-            Vector<WIDTH>::store(from + run * WIDTH, row + run * STRIDE + thread * WIDTH);
+            Vector<WIDTH>::store(from + run * WIDTH, row + run * STRIDE + mine * WIDTH);
     }
 };
 
 // A convolution from CI channels to CO, in tiles; a thread computes PIXELS x OWN outputs.
 //
-// Its input is a (and g) read as `value<KIND>` says, with the coefficients `norm_in`; `weights` are packed.
+// Its input is a (and g) read as `Input<KIND>` says, with the coefficients `norm_in`; `weights` are packed.
 // Forward, out is the convolution, and sums (blocks, 2, CO) get each tile's sum and sum of squares, unless
 // they are null. Backward, the convolution is the gradient behind a ReLU of `before` with `norm_out`: out is
 // the gradient before it, g, and sums get those of g and of g * (before - mean).
-template <int CI, int CO, int OWN, int KIND, bool BACKWARD>
+template <int CI, int CO, int KIND, bool BACKWARD>
 __device__ void conv3x3(const float* a, const float* g, const float* norm_in, const float* weights,
                         const float* before, const float* norm_out, float* out, double* sums,
                         int height, int width) {
-    using Channels = Share<CO, OWN>;
-    constexpr int THREADS = Channels::THREADS * GROUPS, AREA = (TILE_H + 2) * (TILE_W + 2);
+    constexpr int OWN = CO * GROUPS / THREADS;
     __shared__ union {
         struct {
-            float4 aligned[CHUNK * 9 * CO / 4];
-            float tile[CHUNK][TILE_H + 2][TILE_W + 2];
+            float4 weights[CHUNK * 9 * CO / 4];
+            float tile[CHUNK][EDGED_H][EDGED_W];
         } in;
         double sums[GROUPS][2 * CO];
     } shared;
-    const int t = threadIdx.x, mine = t % Channels::THREADS, group = t / Channels::THREADS;
-    const int row = group / (TILE_W / PIXELS), first = group % (TILE_W / PIXELS) * PIXELS;
-    const Tile tile = tile_of(blockIdx.x, height, width);
+    const int t = threadIdx.x;
+    const Channels<CO, OWN> own(t);
+    const int group = own.other, row = group / (TILE_W / PIXELS), first = group % (TILE_W / PIXELS) * PIXELS;
+    const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);
 
     float sum[PIXELS][OWN];
 #pragma unroll
@@ -52,19 +54,10 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
     for (int chunk = 0; chunk < CI; chunk += CHUNK) {
         __syncthreads();
         const float4* from = (const float4*)(weights + chunk * 9 * CO);
-        for (int i = t; i < CHUNK * 9 * CO / 4; i += THREADS) shared.in.aligned[i] = from[i];
-        // THREADS is a multiple of CHUNK: a thread fills in one channel.
-        const int channel = t % CHUNK;
-        float c0 = 0.0f, c1 = 0.0f, c2 = 0.0f;
-        coefficients_of<KIND>(norm_in, CI, chunk + channel, c0, c1, c2);
-        for (int i = t / CHUNK; i < AREA; i += THREADS / CHUNK) {
-            int ty = i / (TILE_W + 2), tx = i % (TILE_W + 2), y = tile.top + ty - 1, x = tile.left + tx - 1;
-            bool inside = y >= 0 && y < height && x >= 0 && x < width;
-            long long at = (((long long)tile.image * height + y) * width + x) * CI + chunk + channel;
-            shared.in.tile[channel][ty][tx] = inside ? value<KIND>(a, g, at, c0, c1, c2) : 0.0f;
-        }
+        for (int i = t; i < CHUNK * 9 * CO / 4; i += THREADS) shared.in.weights[i] = from[i];
+        load_tile<KIND, CI>(a, g, norm_in, tile, chunk, shared.in.tile);
         __syncthreads();
-        const float* taps = (const float*)shared.in.aligned;
+        const float* taps = (const float*)shared.in.weights;
 #pragma unroll 1
         for (int ch = 0; ch < CHUNK; ch++) {
 #pragma unroll
@@ -74,7 +67,7 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
                 for (int p = 0; p < PIXELS + 2; p++) in[p] = shared.in.tile[ch][row + ky][first + p];
 #pragma unroll
                 for (int kx = 0; kx < 3; kx++) {
-                    Channels::load(taps + ((ch * 3 + ky) * 3 + kx) * CO, mine, w);
+                    own.load(taps + ((ch * 3 + ky) * 3 + kx) * CO, w);
 #pragma unroll
                     for (int p = 0; p < PIXELS; p++)
 #pragma unroll
@@ -84,38 +77,40 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
         }
     }
 
-    const int y = tile.top + row, x = tile.left + first;
-    const long long at = (((long long)tile.image * height + y) * width + x) * CO;
-    const int count = y < height ? min(PIXELS, width - x) : 0;
-    double total[OWN], product[OWN];
+    const long long at = (tile.first() + row * width + first) * CO;
+    const int count = tile.top + row < height ? min(PIXELS, width - tile.left - first) : 0;
+    float total[OWN], product[OWN];
+    if (BACKWARD) {
 #pragma unroll
-    for (int c = 0; c < OWN; c++) total[c] = product[c] = 0.0;
+        for (int c = 0; c < OWN; c++) total[c] = product[c] = 0.0f;
 #pragma unroll
-    for (int p = 0; p < PIXELS; p++) {
-        if (p < count) {
+        for (int p = 0; p < PIXELS; p++) {
+            if (p >= count) continue;
             float pre[OWN];
-            if (BACKWARD) Channels::load(before + at + p * CO, mine, pre);
+            own.load(before + at + p * CO, pre);
 #pragma unroll
             for (int c = 0; c < OWN; c++) {
-                const int channel = Channels::channel(mine, c);
-                if (BACKWARD) {
-                    float n = relu_input(pre[c], norm_out[SCALE * CO + channel], norm_out[SHIFT * CO + channel]);
-                    if (!(n > 0.0f)) sum[p][c] = 0.0f;
-                    product[c] += (double)sum[p][c] * (pre[c] - norm_out[MEAN * CO + channel]);
-                } else {
-                    product[c] += (double)sum[p][c] * sum[p][c];
-                }
+                const float* norm = norm_out + own.channel(c);
+                float n = relu_input(pre[c], norm[SCALE * CO], norm[SHIFT * CO]);
+                if (!(n > 0.0f)) sum[p][c] = 0.0f;
                 total[c] += sum[p][c];
+                product[c] = fmaf(sum[p][c], pre[c] - norm[MEAN * CO], product[c]);
             }
-            Channels::store(sum[p], mine, out + at + p * CO);
         }
     }
+#pragma unroll
+    for (int p = 0; p < PIXELS; p++)
+        if (p < count) own.store(sum[p], out + at + p * CO);
     if (sums == nullptr) return;
     __syncthreads();
 #pragma unroll
     for (int c = 0; c < OWN; c++) {
-        shared.sums[group][Channels::channel(mine, c)] = total[c];
-        shared.sums[group][CO + Channels::channel(mine, c)] = product[c];
+        Moments moments;
+#pragma unroll
+        for (int p = 0; p < PIXELS; p++)
+            if (!BACKWARD && p < count) moments.add(sum[p][c]);
+        shared.sums[group][own.channel(c)] = BACKWARD ? total[c] : moments.total();
+        shared.sums[group][CO + own.channel(c)] = BACKWARD ? product[c] : moments.total_of_squares();
     }
     __syncthreads();
     for (int i = t; i < 2 * CO; i += THREADS) {
@@ -125,29 +120,36 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
     }
 }
 
-// The gradient of the weights of a convolution from CI channels to CO: each block's share of it, from a band
-// of ROWS rows of TILE_W columns of one image, written to `shares` (blocks, CI, 9, CO).
-//
-// The convolution's input is relu(a) with norm_a; the gradient of its output is `value<KIND>` of b and g. A
-// thread sums for one input channel, nine taps and OWN output channels, while it walks along the rows.
-template <int CI, int CO, int OWN, int ROWS, int KIND>
-__device__ void weight_gradient(const float* a, const float* norm_a, const float* b, const float* g,
-                                const float* norm_b, float* shares, int height, int width) {
-    using Channels = Share<CO, OWN>;
-    constexpr int THREADS = CI * Channels::THREADS;
-    __shared__ float4 aligned[TILE_W * CO / 4];
-    __shared__ float rows[3][TILE_W + 2][CI];
-    float* gradient = (float*)aligned;
-    const int t = threadIdx.x, mine = t % Channels::THREADS, input = t / Channels::THREADS;
-    const int across = (width + TILE_W - 1) / TILE_W, down = (height + ROWS - 1) / ROWS;
-    const int image = blockIdx.x / (across * down), band = blockIdx.x % (across * down);
-    const int top = band / across * ROWS, left = band % across * TILE_W;
-    const int bottom = min(top + ROWS, height);
+// A row of TILE_W + 2 * BORDER pixels of an input with C channels, from `left - BORDER` on, as `Input<KIND>` reads
+// it; zero outside of the image. `row` is counted from the tile's first.
+template <int KIND, int C, int THREADS, int BORDER>
+__device__ inline void load_row(const float* a, const float* g, const Input<KIND, 4>& input, Tile tile, int row,
+                                float4* to) {
+    const long long first = (tile.first() + (long long)row * tile.width) * C + threadIdx.x % (C / 4) * 4;
+    for (int i = threadIdx.x / (C / 4); i < TILE_W + 2 * BORDER; i += THREADS / (C / 4)) {
+        float values[4];
+        input.values(a + first, g + first, (i - BORDER) * C, tile.has(row, i - BORDER), values);
+        Vector<4>::store(values, (float*)(to + i * (C / 4) + threadIdx.x % (C / 4)));
+    }
+}
 
-    // THREADS is a multiple of CI and of CO: a thread fills in one channel of each.
-    float a0 = 0.0f, a1 = 0.0f, a2 = 0.0f, b0 = 0.0f, b1 = 0.0f, b2 = 0.0f;
-    coefficients_of<ACTIVATION>(norm_a, CI, t % CI, a0, a1, a2);
-    coefficients_of<KIND>(norm_b, CO, t % CO, b0, b1, b2);
+// The gradient of the weights of a convolution from CI channels to CO: each block's partial sum, from a band
+// of ROWS rows of TILE_W columns of one image, written to `partials` (blocks, CI, 9, CO).
+//
+// The convolution's input is relu(a) with norm_a; the gradient of its output is `Input<KIND>` of b and g. A
+// thread sums for one input channel, nine taps and OWN output channels, while it walks along the rows.
+template <int CI, int CO, int THREADS, int ROWS, int KIND>
+__device__ void weight_gradient(const float* a, const float* norm_a, const float* b, const float* g,
+                                const float* norm_b, float* partials, int height, int width) {
+    constexpr int OWN = CI * CO / THREADS;
+    __shared__ float4 gradient[TILE_W * CO / 4];
+    __shared__ float4 rows[3][EDGED_W * CI / 4];
+    const int t = threadIdx.x;
+    const Channels<CO, OWN> own(t);
+    const Tile tile = tile_of(blockIdx.x, ROWS, height, width);
+    const int count = min(ROWS, height - tile.top);
+    const Input<ACTIVATION, 4> input_a(norm_a, CI, t % (CI / 4) * 4);
+    const Input<KIND, 4> input_b(norm_b, CO, t % (CO / 4) * 4);
 
     float sum[9][OWN];
 #pragma unroll
@@ -155,24 +157,15 @@ __device__ void weight_gradient(const float* a, const float* norm_a, const float
 #pragma unroll
         for (int c = 0; c < OWN; c++) sum[k][c] = 0.0f;
 
-    for (int y = top - 1; y <= bottom; y++) {  // the row that comes in: below the one whose gradient is read
+    for (int y = -1; y <= count; y++) {  // the row that comes in: below the one whose gradient is read
         __syncthreads();
-        for (int i = t / CI; i < TILE_W + 2; i += THREADS / CI) {
-            int x = left + i - 1;
-            bool inside = y >= 0 && y < height && x >= 0 && x < width;
-            long long at = (((long long)image * height + y) * width + x) * CI + t % CI;
-            rows[(y + 1) % 3][i][t % CI] = inside ? value<ACTIVATION>(a, nullptr, at, a0, a1, a2) : 0.0f;
-        }
-        if (y <= top) continue;
-        for (int i = t / CO; i < TILE_W; i += THREADS / CO) {
-            int x = left + i;
-            long long at = (((long long)image * height + y - 1) * width + x) * CO + t % CO;
-            gradient[i * CO + t % CO] = x < width ? value<KIND>(b, g, at, b0, b1, b2) : 0.0f;
-        }
+        load_row<ACTIVATION, CI, THREADS, 1>(a, nullptr, input_a, tile, y, rows[(y + 1) % 3]);
+        if (y < 1) continue;
+        load_row<KIND, CO, THREADS, 0>(b, g, input_b, tile, y - 1, gradient);
         __syncthreads();
-        const float* above = &rows[(y + 2) % 3][0][input];  // of row y - 2: rows come round every three
-        const float* middle = &rows[y % 3][0][input];
-        const float* below = &rows[(y + 1) % 3][0][input];
+        const float* above = (const float*)rows[(y + 2) % 3] + own.other;  // of row y - 2: rows come round every three
+        const float* middle = (const float*)rows[y % 3] + own.other;
+        const float* below = (const float*)rows[(y + 1) % 3] + own.other;
         float in[9], d[OWN];
 #pragma unroll
         for (int k = 0; k < 2; k++) {
@@ -190,35 +183,35 @@ __device__ void weight_gradient(const float* a, const float* norm_a, const float
             in[2] = above[(x + 2) * CI];
             in[5] = middle[(x + 2) * CI];
             in[8] = below[(x + 2) * CI];
-            Channels::load(gradient + x * CO, mine, d);
+            own.load((const float*)gradient + x * CO, d);
 #pragma unroll
             for (int k = 0; k < 9; k++)
 #pragma unroll
                 for (int c = 0; c < OWN; c++) sum[k][c] = fmaf(in[k], d[c], sum[k][c]);
         }
     }
-    float* to = shares + ((long long)blockIdx.x * CI + input) * 9 * CO;
+    float* to = partials + ((long long)blockIdx.x * CI + own.other) * 9 * CO;
 #pragma unroll
-    for (int k = 0; k < 9; k++) Channels::store(sum[k], mine, to + k * CO);
+    for (int k = 0; k < 9; k++) own.store(sum[k], to + k * CO);
 }
 
-#define CONV3X3(name, CI, CO, OWN, KIND, BACKWARD)                                                           \
-    extern "C" __global__ void __launch_bounds__(CO / OWN * GROUPS)                                          \
+// Four blocks of 128 threads, or two of 256, on a multiprocessor: a thread has at most 128 registers.
+#define CONV3X3(name, CI, CO, KIND, BACKWARD)                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS, 4)                                                 \
         name(const float* a, const float* g, const float* norm_in, const float* weights,                     \
              const float* before, const float* norm_out, float* out, double* sums, int height, int width) {  \
-        conv3x3<CI, CO, OWN, KIND, BACKWARD>(a, g, norm_in, weights, before, norm_out, out, sums, height,    \
-                                             width);                                                         \
+        conv3x3<CI, CO, KIND, BACKWARD>(a, g, norm_in, weights, before, norm_out, out, sums, height, width); \
     }
-#define WEIGHT_GRADIENT(name, CI, CO, OWN, ROWS, KIND)                                                       \
-    extern "C" __global__ void __launch_bounds__(CI * CO / OWN, 512 * OWN / (CI * CO))                       \
+#define WEIGHT_GRADIENT(name, CI, CO, COUNT, ROWS, KIND)                                                     \
+    extern "C" __global__ void __launch_bounds__(COUNT, 512 / COUNT)                                         \
         name(const float* a, const float* norm_a, const float* b, const float* g, const float* norm_b,       \
-             float* shares, int height, int width) {                                                         \
-        weight_gradient<CI, CO, OWN, ROWS, KIND>(a, norm_a, b, g, norm_b, shares, height, width);            \
+             float* partials, int height, int width) {                                                       \
+        weight_gradient<CI, CO, COUNT, ROWS, KIND>(a, norm_a, b, g, norm_b, partials, height, width);        \
     }
 
-CONV3X3(conv2, C1, C2, 4, ACTIVATION, false)
-CONV3X3(conv3, C2, C3, 8, ACTIVATION, false)
-CONV3X3(conv3_gradient, C3, C2, 4, PLAIN, true)
-CONV3X3(conv2_gradient, C2, C1, 2, GRADIENT, true)
-WEIGHT_GRADIENT(conv3_weights, C2, C3, 8, 7, PLAIN)
-WEIGHT_GRADIENT(conv2_weights, C1, C2, 4, 4, GRADIENT)
+CONV3X3(conv2, C1, C2, ACTIVATION, false)
+CONV3X3(conv3, C2, C3, ACTIVATION, false)
+CONV3X3(conv3_gradient, C3, C2, PLAIN, true)
+CONV3X3(conv2_gradient, C2, C1, GRADIENT, true)
+WEIGHT_GRADIENT(conv3_weights, C2, C3, WIDE, ROWS3, PLAIN)
+WEIGHT_GRADIENT(conv2_weights, C1, C2, THREADS, ROWS2, GRADIENT)

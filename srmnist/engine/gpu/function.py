@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import chainer
 from chainer import function_node
 
-from srmnist.engine.gpu import machine, plan
+from srmnist.engine.gpu import device, plan
 from srmnist.engine.network import differentiable_gradients, normalisations
 
 SERVES_RANKS = False  # Chainer's functions run where several processes share statistics
@@ -31,9 +31,9 @@ class Restore(function_node.FunctionNode):
 
     def forward(self, inputs):
         x, *parameters = inputs
-        self._machine = machine.current()
+        self._device = device.current()
         self._shape = plan.Shape(len(x), *x.shape[2:])
-        xp = self._machine.xp
+        xp = self._device.xp
         update = self._train and not chainer.config.in_recomputing
         layers = tuple(plan.Normalisation(link.eps, link.decay) for link in self._links)
         launches = plan.forward(self._shape, layers, self._train, update)
@@ -62,7 +62,7 @@ class Restore(function_node.FunctionNode):
                 return differentiable_gradients(
                     self._links, self._train, inputs, indexes, grad_outputs, double
                 )
-        self._arrays["gy"] = self._machine.xp.ascontiguousarray(grad_outputs[0].array)
+        self._arrays["gy"] = self._device.xp.ascontiguousarray(grad_outputs[0].array)
         self._run([*plan.sigmoid_gradient(self._shape), *plan.backward(self._shape, self._train)])
         pieces = plan.split(self._arrays.pop("gradient"))  # the caller's now: a second backward takes another
         return tuple(chainer.Variable(pieces[i - 1]) for i in indexes)
@@ -70,10 +70,10 @@ class Restore(function_node.FunctionNode):
     def _run(self, launches: Iterable[plan.Launch]) -> None:
         sizes = plan.buffers(self._shape)
         for name in plan.names(launches) - set(self._arrays):
-            self._arrays[name] = self._machine.empty(*sizes[name])
-        self._machine.bind(launches, self._arrays)()
+            self._arrays[name] = self._device.empty(*sizes[name])
+        self._device.bind(launches, self._arrays)()
 
 
 def holds(array: object) -> bool:
     """Whether an array is one that this engine can take: on the current device."""
-    return machine.current().holds(array)
+    return device.current().holds(array)

@@ -1,20 +1,10 @@
 // Batch normalisation: from the tiles' sums to coefficients, forward and backward.
 
-// What `x -> scale * x + shift` must be to normalise, written as the first four rows of `norm`.
-__device__ inline void write_norm(float* norm, int channels, int c, double mean, double variance, float gamma,
-                                  float beta, double eps) {
-    double inverse_std = 1.0 / sqrt(variance + eps), scale = gamma * inverse_std;
-    norm[SCALE * channels + c] = (float)scale;
-    norm[SHIFT * channels + c] = (float)(beta - mean * scale);
-    norm[MEAN * channels + c] = (float)mean;
-    norm[INVERSE_STD * channels + c] = (float)inverse_std;
-}
-
 // The two totals of a channel, `blockIdx.x`, over `tiles` rows of `sums` (tiles, 2, C).
 __device__ inline void totals(const double* sums, int tiles, double* scratch, double& first, double& second) {
     const int channels = gridDim.x, c = blockIdx.x;
     double a = 0.0, b = 0.0;
-    for (int i = threadIdx.x; i < tiles; i += blockDim.x) {
+    for (int i = threadIdx.x; i < tiles; i += THREADS) {
         a += sums[(long long)i * 2 * channels + c];
         b += sums[((long long)i * 2 + 1) * channels + c];
     }
@@ -22,44 +12,49 @@ __device__ inline void totals(const double* sums, int tiles, double* scratch, do
     second = block_sum(b, scratch);
 }
 
-// Normalisation by the batch's own statistics; a block for each channel, 128 threads. `average` (2, C) are
-// the running mean and variance, brought up to date as chainer.functions.batch_normalization does, with
-// Bessel's correction, unless they are null.
-extern "C" __global__ void __launch_bounds__(128)
-    batch_statistics(const double* sums, int tiles, const float* parameters, int gamma, int beta, float* norm,
-                     float* average, long long count, double eps, double decay) {
-    __shared__ double scratch[128];
-    double sum, squares;
-    totals(sums, tiles, scratch, sum, squares);
-    if (threadIdx.x > 0) return;
+// The first four rows of `norm`; a block for each channel.
+//
+// By the batch's own statistics, `average` (2, C), the running mean and variance, are updated as
+// chainer.functions.batch_normalization does, with Bessel's correction, unless they are null. Where `sums` are
+// null, it is the running statistics by which the layer normalises.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    statistics(const double* sums, int tiles, const float* parameters, int gamma, int beta, float* norm,
+               float* average, long long count, double eps, double decay) {
+    __shared__ double scratch[THREADS];
     const int channels = gridDim.x, c = blockIdx.x;
-    double mean = sum / count, variance = fmax(squares / count - mean * mean, 0.0);
-    write_norm(norm, channels, c, mean, variance, parameters[gamma + c], parameters[beta + c], eps);
-    if (average == nullptr) return;
-    double correction = count / fmax(count - 1.0, 1.0);
+    double mean, variance;
+    if (sums != nullptr) {
+        double sum, squares;
+        totals(sums, tiles, scratch, sum, squares);
+        mean = sum / count;
+        variance = squares / count - mean * mean;
+        if (variance < 0.0) variance = 0.0;  // fmax would make 0 of NaN
+    } else {
+        mean = average[c];
+        variance = average[channels + c];
+    }
+    if (threadIdx.x > 0) return;
+    double inverse_std = 1.0 / sqrt(variance + eps), scale = parameters[gamma + c] * inverse_std;
+    norm[SCALE * channels + c] = (float)scale;
+    norm[SHIFT * channels + c] = (float)(parameters[beta + c] - mean * scale);
+    norm[MEAN * channels + c] = (float)mean;
+    norm[INVERSE_STD * channels + c] = (float)inverse_std;
+    if (sums == nullptr || average == nullptr) return;
+    double correction = count / (count > 1 ? count - 1.0 : 1.0);
     float fresh_mean = (float)((1.0 - decay) * mean), fresh_variance = (float)((1.0 - decay) * correction * variance);
     average[c] = average[c] * (float)decay + fresh_mean;
     average[channels + c] = average[channels + c] * (float)decay + fresh_variance;
 }
 
-// Normalisation by the running statistics, for evaluation; a block for each channel, one thread.
-extern "C" __global__ void __launch_bounds__(32)
-    fixed_statistics(const float* parameters, int gamma, int beta, float* norm, const float* average, double eps) {
-    if (threadIdx.x > 0) return;
-    const int channels = gridDim.x, c = blockIdx.x;
-    write_norm(norm, channels, c, average[c], average[channels + c], parameters[gamma + c], parameters[beta + c],
-               eps);
-}
-
-// The gradients of gamma and beta, and the last three rows of `norm`; a block for each channel, 128 threads.
+// The gradients of gamma and beta, and the last three rows of `norm`; a block for each channel.
 //
 // S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3: with n = (a - mean) / std, the gradient of
 // a is scale * (g - sum(g) / count - n * sum(g * n) / count), linear in g and a. With running statistics
 // (`batch` is 0) it is scale * g.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(THREADS)
     bn_gradient(const double* sums, int tiles, float* norm, float* gradient, int gamma, int beta, long long count,
                 int batch) {
-    __shared__ double scratch[128];
+    __shared__ double scratch[THREADS];
     double sum, projection;
     totals(sums, tiles, scratch, sum, projection);
     if (threadIdx.x > 0) return;

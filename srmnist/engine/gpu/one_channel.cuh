@@ -1,11 +1,33 @@
 // The convolutions from one channel (conv1) and to one (conv4), and their gradients.
 //
-// Nothing but conv4's forward pass sums over channels, so that a thread has one channel to itself, its nine
-// weights in registers, and walks over the pixels of a tile with those of the other LANES.
+// Except in conv4's forward pass, a thread has one channel, with its nine weights in registers, and every
+// COUNT-th pixel of a tile.
 
 template <int C> struct Lanes {
-    static constexpr int THREADS = C == C1 ? 128 : 256, COUNT = THREADS / C;
+    static constexpr int SIZE = C == C1 ? THREADS : WIDE, COUNT = SIZE / C;
 };
+
+// Call `use(row, column, at, read(row, column, at))` for each of the thread's pixels inside the image; `at` counts
+// from the tile's first value. Four are read before the first is used: their reads are under way together.
+template <int C, class Read, class Use>
+__device__ inline void each_pixel(Tile tile, Read read, Use use) {
+    constexpr int AT_ONCE = 4;
+    for (int p = threadIdx.x / C; p < TILE_H * TILE_W; p += AT_ONCE * Lanes<C>::COUNT) {
+        float values[AT_ONCE];
+        bool inside[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int pixel = p + i * Lanes<C>::COUNT, row = pixel / TILE_W, column = pixel % TILE_W;
+            inside[i] = row < TILE_H && tile.has(row, column);
+            values[i] = inside[i] ? read(row, column, (row * tile.width + column) * C) : 0.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int pixel = p + i * Lanes<C>::COUNT, row = pixel / TILE_W, column = pixel % TILE_W;
+            if (inside[i]) use(row, column, (row * tile.width + column) * C, values[i]);
+        }
+    }
+}
 
 // Sums of a tile's lanes, added up in order: VALUES each for C channels, to `to` (VALUES, C).
 template <int C, int VALUES, typename Real>
@@ -15,167 +37,156 @@ __device__ void sum_lanes(const Real* mine, Real (*shared)[VALUES * C], Real* to
 #pragma unroll
     for (int v = 0; v < VALUES; v++) shared[t / C][v * C + t % C] = mine[v];
     __syncthreads();
-    for (int i = t; i < VALUES * C; i += Lanes<C>::THREADS) {
+    for (int i = t; i < VALUES * C; i += Lanes<C>::SIZE) {
         Real all = 0;
         for (int lane = 0; lane < Lanes<C>::COUNT; lane++) all += shared[lane][i];
         to[i] = all;
     }
 }
 
-// conv1: x (B, H, W) -> a (B, H, W, 16), and each tile's sums as conv3x3 has them.
-extern "C" __global__ void __launch_bounds__(Lanes<C1>::THREADS)
-    conv1(const float* x, const float* packed, float* a, double* sums, int height, int width) {
-    __shared__ float image[TILE_H + 2][TILE_W + 2];
-    __shared__ double lanes[Lanes<C1>::COUNT][2 * C1];
-    const Tile tile = tile_of(blockIdx.x, height, width);
-    const int c = threadIdx.x % C1;
-    load_image(x, tile, height, width, image);
-    float w[9];
+// A channel's nine weights, from packed ones.
+template <int C>
+__device__ inline void load_weights(const float* packed, float* w) {
 #pragma unroll
-    for (int k = 0; k < 9; k++) w[k] = packed[P1 + k * C1 + c];
+    for (int k = 0; k < 9; k++) w[k] = packed[k * C + threadIdx.x % C];
+}
+
+// conv1: x (B, H, W) -> a (B, H, W, 16), and each tile's sums as conv3x3 has them.
+extern "C" __global__ void __launch_bounds__(Lanes<C1>::SIZE)
+    conv1(const float* __restrict__ x, const float* __restrict__ packed, float* __restrict__ a, double* sums,
+          int height, int width) {
+    __shared__ float image[EDGED_H][EDGED_W];
+    __shared__ double lanes[Lanes<C1>::COUNT][2 * C1];
+    const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);
+    float w[9];
+    load_image(x, tile, image);
+    load_weights<C1>(packed + P1, w);
     __syncthreads();
-    double total[2] = {0.0, 0.0};
-    for (int p = threadIdx.x / C1; p < TILE_H * TILE_W; p += Lanes<C1>::COUNT) {
-        int y = p / TILE_W, q = p % TILE_W, row = tile.top + y, column = tile.left + q;
-        if (row >= height || column >= width) continue;
+    float* to = a + tile.first() * C1 + threadIdx.x % C1;
+    Moments moments;
+    auto convolve = [&](int row, int column, int) {
         float sum = 0.0f;
 #pragma unroll
-        for (int k = 0; k < 9; k++) sum = fmaf(image[y + k / 3][q + k % 3], w[k], sum);
-        a[(((long long)tile.image * height + row) * width + column) * C1 + c] = sum;
-        total[0] += sum;
-        total[1] += (double)sum * sum;
-    }
+        for (int k = 0; k < 9; k++) sum = fmaf(image[row + k / 3][column + k % 3], w[k], sum);
+        return sum;
+    };
+    each_pixel<C1>(tile, convolve, [&](int, int, int at, float sum) {
+        to[at] = sum;
+        moments.add(sum);
+    });
     if (sums == nullptr) return;
+    const double total[2] = {moments.total(), moments.total_of_squares()};
     sum_lanes<C1, 2>(total, lanes, sums + (long long)blockIdx.x * 2 * C1);
 }
 
-// conv4: relu(a) (B, H, W, 64) -> y (B, H, W), the sigmoid taken.
-extern "C" __global__ void __launch_bounds__(128)
-    conv4(const float* a, const float* norm, const float* packed, const float* parameters, float* y_out,
-          int height, int width) {
-    __shared__ float in[CHUNK][TILE_H + 2][TILE_W + 2];
+// conv4: relu(a) (B, H, W, 64) -> y (B, H, W), after the sigmoid.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    conv4(const float* __restrict__ a, const float* __restrict__ norm, const float* __restrict__ packed,
+          const float* parameters, float* __restrict__ y, int height, int width) {
+    __shared__ float in[CHUNK][EDGED_H][EDGED_W];
     __shared__ float w[9 * C3];
-    const Tile tile = tile_of(blockIdx.x, height, width);
-    const int t = threadIdx.x, channel = t % CHUNK;
-    const int y = t / TILE_W, x = t % TILE_W;  // of the last threads: none
-    for (int i = t; i < 9 * C3; i += 128) w[i] = packed[P4 + i];
+    const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);
+    const int row = threadIdx.x / TILE_W, column = threadIdx.x % TILE_W;  // the last threads have no pixel
+    for (int i = threadIdx.x; i < 9 * C3; i += THREADS) w[i] = packed[P4 + i];
     float sum[3] = {0.0f, 0.0f, 0.0f};
     for (int chunk = 0; chunk < C3; chunk += CHUNK) {
         __syncthreads();
-        float c0, c1, c2;
-        coefficients_of<ACTIVATION>(norm, C3, chunk + channel, c0, c1, c2);
-        for (int i = t / CHUNK; i < (TILE_H + 2) * (TILE_W + 2); i += 128 / CHUNK) {
-            int ty = i / (TILE_W + 2), tx = i % (TILE_W + 2), row = tile.top + ty - 1, column = tile.left + tx - 1;
-            bool inside = row >= 0 && row < height && column >= 0 && column < width;
-            long long at = (((long long)tile.image * height + row) * width + column) * C3 + chunk + channel;
-            in[channel][ty][tx] = inside ? value<ACTIVATION>(a, nullptr, at, c0, c1, 0.0f) : 0.0f;
-        }
+        load_tile<ACTIVATION, C3>(a, nullptr, norm, tile, chunk, in);
         __syncthreads();
-        if (y >= TILE_H) continue;
+        if (row >= TILE_H) continue;
 #pragma unroll
         for (int ch = 0; ch < CHUNK; ch++)
 #pragma unroll
-            for (int ky = 0; ky < 3; ky++)
-#pragma unroll
-                for (int kx = 0; kx < 3; kx++)
-                    sum[kx] = fmaf(in[ch][y + ky][x + kx], w[(ky * 3 + kx) * C3 + chunk + ch], sum[kx]);
+            for (int k = 0; k < 9; k++)
+                sum[k % 3] = fmaf(in[ch][row + k / 3][column + k % 3], w[k * C3 + chunk + ch], sum[k % 3]);
     }
-    const int row = tile.top + y, column = tile.left + x;
-    if (y >= TILE_H || row >= height || column >= width) return;
+    if (row >= TILE_H || !tile.has(row, column)) return;
     float z = sum[0] + sum[1] + sum[2] + parameters[BIAS];
     // By tanh, as Chainer's sigmoid.
-    y_out[((long long)tile.image * height + row) * width + column] = tanhf(z * 0.5f) * 0.5f + 0.5f;
+    y[tile.first() + row * width + column] = tanhf(z * 0.5f) * 0.5f + 0.5f;
 }
 
 // The gradient that conv4 hands to the ReLU before it: gz spread by conv4's weights w, taps in reverse order.
-__device__ inline float spread(float (*gz)[TILE_W + 2], int y, int x, const float* w) {
+__device__ inline float spread(float (*gz)[EDGED_W], int row, int column, const float* w) {
     float sum = 0.0f;
 #pragma unroll
-    for (int k = 0; k < 9; k++) sum = fmaf(gz[y + 2 - k / 3][x + 2 - k % 3], w[k], sum);
+    for (int k = 0; k < 9; k++) sum = fmaf(gz[row + 2 - k / 3][column + 2 - k % 3], w[k], sum);
     return sum;
 }
 
-// conv4 backward: from gz (B, H, W), each tile's share of the gradient of the weights, (blocks, 9, 64), and sums
+// conv4 backward: from gz (B, H, W), each tile's partial gradient of the weights, (blocks, 9, 64), and sums
 // as conv3x3 has them backward.
-extern "C" __global__ void __launch_bounds__(Lanes<C3>::THREADS)
-    conv4_weights(const float* gz, const float* a, const float* norm, const float* packed, float* shares,
-                  double* sums, int height, int width) {
-    __shared__ float image[TILE_H + 2][TILE_W + 2];
-    __shared__ float share_lanes[Lanes<C3>::COUNT][9 * C3];
-    __shared__ double lanes[Lanes<C3>::COUNT][2 * C3];
-    const Tile tile = tile_of(blockIdx.x, height, width);
+extern "C" __global__ void __launch_bounds__(Lanes<C3>::SIZE)
+    conv4_weights(const float* __restrict__ gz, const float* __restrict__ a, const float* __restrict__ norm,
+                  const float* __restrict__ packed, float* __restrict__ partials, double* sums, int height,
+                  int width) {
+    __shared__ float image[EDGED_H][EDGED_W];
+    __shared__ float lanes[Lanes<C3>::COUNT][9 * C3];
+    __shared__ double sum_of_lanes[Lanes<C3>::COUNT][2 * C3];
+    const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);
     const int c = threadIdx.x % C3;
-    load_image(gz, tile, height, width, image);
-    float w[9], share[9];
-#pragma unroll
-    for (int k = 0; k < 9; k++) {
-        w[k] = packed[P4 + k * C3 + c];
-        share[k] = 0.0f;
-    }
+    float w[9], partial[9] = {};
+    load_image(gz, tile, image);
+    load_weights<C3>(packed + P4, w);
     const float scale = norm[SCALE * C3 + c], shift = norm[SHIFT * C3 + c], mean = norm[MEAN * C3 + c];
     __syncthreads();
-    double total[2] = {0.0, 0.0};
-    for (int p = threadIdx.x / C3; p < TILE_H * TILE_W; p += Lanes<C3>::COUNT) {
-        int y = p / TILE_W, q = p % TILE_W, row = tile.top + y, column = tile.left + q;
-        if (row >= height || column >= width) continue;
-        float pre = a[(((long long)tile.image * height + row) * width + column) * C3 + c];
-        float h = relu_input(pre, scale, shift);
-        if (!(h > 0.0f)) continue;
-        float g = spread(image, y, q, w);
+    const float* from = a + tile.first() * C3 + c;
+    float total = 0.0f, product = 0.0f;
+    auto read = [&](int, int, int at) { return from[at]; };
+    each_pixel<C3>(tile, read, [&](int row, int column, int, float pre) {
+        float h = relu(relu_input(pre, scale, shift));
+        float g = h > 0.0f ? spread(image, row, column, w) : 0.0f;
 #pragma unroll
-        for (int k = 0; k < 9; k++) share[k] = fmaf(image[y + 2 - k / 3][q + 2 - k % 3], h, share[k]);
-        total[0] += g;
-        total[1] += (double)g * (pre - mean);
-    }
-    sum_lanes<C3, 9>(share, share_lanes, shares + (long long)blockIdx.x * 9 * C3);
-    sum_lanes<C3, 2>(total, lanes, sums + (long long)blockIdx.x * 2 * C3);
+        for (int k = 0; k < 9; k++)
+            partial[k] = fmaf(image[row + 2 - k / 3][column + 2 - k % 3], h, partial[k]);
+        total += g;
+        product = fmaf(g, pre - mean, product);
+    });
+    const double both[2] = {total, product};
+    sum_lanes<C3, 9>(partial, lanes, partials + (long long)blockIdx.x * 9 * C3);
+    sum_lanes<C3, 2>(both, sum_of_lanes, sums + (long long)blockIdx.x * 2 * C3);
 }
 
 // The gradient of conv3's output, d (B, H, W, 64), from gz through conv4, the ReLU and bn3.
-extern "C" __global__ void __launch_bounds__(Lanes<C3>::THREADS)
-    bn3_gradient(const float* gz, const float* a, const float* norm, const float* packed, float* d, int height,
-                 int width) {
-    __shared__ float image[TILE_H + 2][TILE_W + 2];
-    const Tile tile = tile_of(blockIdx.x, height, width);
+extern "C" __global__ void __launch_bounds__(Lanes<C3>::SIZE)
+    bn3_gradient(const float* __restrict__ gz, const float* __restrict__ a, const float* __restrict__ norm,
+                 const float* __restrict__ packed, float* __restrict__ d, int height, int width) {
+    __shared__ float image[EDGED_H][EDGED_W];
+    const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);
     const int c = threadIdx.x % C3;
-    load_image(gz, tile, height, width, image);
-    float w[9], by_g, by_a, constant;
-#pragma unroll
-    for (int k = 0; k < 9; k++) w[k] = packed[P4 + k * C3 + c];
-    coefficients_of<GRADIENT>(norm, C3, c, by_g, by_a, constant);
+    float w[9];
+    load_image(gz, tile, image);
+    load_weights<C3>(packed + P4, w);
+    const Input<GRADIENT, 1> input(norm, C3, c);
     const float scale = norm[SCALE * C3 + c], shift = norm[SHIFT * C3 + c];
     __syncthreads();
-    for (int p = threadIdx.x / C3; p < TILE_H * TILE_W; p += Lanes<C3>::COUNT) {
-        int y = p / TILE_W, q = p % TILE_W, row = tile.top + y, column = tile.left + q;
-        if (row >= height || column >= width) continue;
-        long long at = (((long long)tile.image * height + row) * width + column) * C3 + c;
-        float g = relu_input(a[at], scale, shift) > 0.0f ? spread(image, y, q, w) : 0.0f;
-        d[at] = fmaf(by_g, g, fmaf(by_a, a[at], constant));
-    }
+    const float* from = a + tile.first() * C3 + c;
+    float* to = d + tile.first() * C3 + c;
+    auto read = [&](int, int, int at) { return from[at]; };
+    each_pixel<C3>(tile, read, [&](int row, int column, int at, float pre) {
+        float g = relu_input(pre, scale, shift) > 0.0f ? spread(image, row, column, w) : 0.0f;
+        to[at] = input.value(0, pre, g);
+    });
 }
 
-// conv1 backward: each tile's share of the gradient of the weights, (blocks, 9, 16), from g and a as
-// `value<GRADIENT>` reads them.
-extern "C" __global__ void __launch_bounds__(Lanes<C1>::THREADS)
-    conv1_weights(const float* x, const float* a, const float* g, const float* norm, float* shares, int height,
-                  int width) {
-    __shared__ float image[TILE_H + 2][TILE_W + 2];
-    __shared__ float share_lanes[Lanes<C1>::COUNT][9 * C1];
-    const Tile tile = tile_of(blockIdx.x, height, width);
+// conv1 backward: each tile's partial gradient of the weights, (blocks, 9, 16), from g and a as
+// `Input<GRADIENT>` reads them.
+extern "C" __global__ void __launch_bounds__(Lanes<C1>::SIZE)
+    conv1_weights(const float* __restrict__ x, const float* __restrict__ a, const float* __restrict__ g,
+                  const float* __restrict__ norm, float* __restrict__ partials, int height, int width) {
+    __shared__ float image[EDGED_H][EDGED_W];
+    __shared__ float lanes[Lanes<C1>::COUNT][9 * C1];
+    const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);
     const int c = threadIdx.x % C1;
-    load_image(x, tile, height, width, image);
-    float by_g, by_a, constant, share[9];
-    coefficients_of<GRADIENT>(norm, C1, c, by_g, by_a, constant);
-#pragma unroll
-    for (int k = 0; k < 9; k++) share[k] = 0.0f;
+    const Input<GRADIENT, 1> input(norm, C1, c);
+    float partial[9] = {};
+    load_image(x, tile, image);
     __syncthreads();
-    for (int p = threadIdx.x / C1; p < TILE_H * TILE_W; p += Lanes<C1>::COUNT) {
-        int y = p / TILE_W, q = p % TILE_W, row = tile.top + y, column = tile.left + q;
-        if (row >= height || column >= width) continue;
-        long long at = (((long long)tile.image * height + row) * width + column) * C1 + c;
-        float d = value<GRADIENT>(a, g, at, by_g, by_a, constant);
+    const float *from_a = a + tile.first() * C1 + c, *from_g = g + tile.first() * C1 + c;
+    auto read = [&](int, int, int at) { return input.value(0, from_a[at], from_g[at]); };
+    each_pixel<C1>(tile, read, [&](int row, int column, int, float d) {
 #pragma unroll
-        for (int k = 0; k < 9; k++) share[k] = fmaf(image[y + k / 3][q + k % 3], d, share[k]);
-    }
-    sum_lanes<C1, 9>(share, share_lanes, shares + (long long)blockIdx.x * 9 * C1);
+        for (int k = 0; k < 9; k++) partial[k] = fmaf(image[row + k / 3][column + k % 3], d, partial[k]);
+    });
+    sum_lanes<C1, 9>(partial, lanes, partials + (long long)blockIdx.x * 9 * C1);
 }

@@ -1,16 +1,21 @@
-"""What the GPU is to do, as plain data: which kernels, on how many blocks and threads, with which buffers.
+"""What the GPU is to do, as plain data: kernels, their blocks and threads, and the buffers that they take.
 
-Nothing here knows CuPy. `machine.Machine` runs such a list on a GPU, and the tests run the same list, with
-the same kernels, grids and buffer sizes, on the CPU.
+Nothing here needs CuPy. `device.Device` runs such a list on a GPU; the tests run the same list, with the same
+kernels, grids and buffer sizes, on the CPU.
 
-A buffer is a flat array with a name. These are the caller's to fill in: "parameters" (the eleven of
-`PARAMETERS` in one vector), "average1" to "average3" (running mean and variance of each normalisation,
-(2, C)), and "x" (B, H, W), or "indices", "inputs" and "targets" for `batch`; for `adam`, also
-"coefficients", "m" and "v". The kernels make all others.
+A buffer is a flat array with a name. The caller fills in these:
+
+- "parameters": the eleven parameters in one vector, in the order of `network.parameters`
+- "average1" to "average3": the running mean and variance of each normalisation, (2, C)
+- "x": images (B, H, W); or "indices" with the data set "inputs" and "targets", from which `batch` takes them
+- for `adam`: "coefficients", "m" and "v"
+
+The kernels fill in all others.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -21,50 +26,73 @@ from chainer.types import NdArray
 from srmnist.engine.network import SHAPES
 
 CHANNELS = (16, 32, 64)
-PARAMETERS = SHAPES  # in the order of network.parameters, in which "parameters" and "gradient" hold them
-SIZES = [math.prod(shape) for shape in PARAMETERS]
+SIZES = [math.prod(shape) for shape in SHAPES]
 OFFSETS = [sum(SIZES[:i]) for i in range(len(SIZES))]
-COUNT = sum(SIZES)
+COUNT = sum(SIZES)  # of all parameters
 
-# As in common.cuh: where the layouts that `pack` makes begin, and a tile's size.
-_PACKED = {"w1": 0, "w2": 144, "w3": 4752, "w4": 23184, "reversed2": 23760, "reversed3": 28368}
-_PACKED_SIZE = 46800
+# The layouts of the convolutions' weights that `pack` makes, one after the other, and their sizes.
+_LAYOUTS = {"P1": SIZES[0], "P2": SIZES[3], "P3": SIZES[6], "P4": SIZES[9], "Q2": SIZES[3], "Q3": SIZES[6]}
+_PACKED = dict(zip([*_LAYOUTS, "PACKED"], itertools.accumulate(_LAYOUTS.values(), initial=0), strict=True))
+_NORM = ("SCALE", "SHIFT", "MEAN", "INVERSE_STD", "BY_G", "BY_A", "CONSTANT")  # rows of "norm1" to "norm3"
+COEFFICIENTS = ("ALPHA_T", "ONE_MINUS_BETA1", "ONE_MINUS_BETA2", "EPS", "ETA", "WEIGHT_DECAY")  # of Adam
+
 _TILE_H, _TILE_W = 4, 28
-# Rows of a block that sums gradients of weights, as in convolution.cuh.
-_ROWS = {2: 4, 3: 7}
-_SCALAR_BLOCKS = 128  # at most, of the kernels that walk over all pixels of a batch
+_THREADS = 128  # of a block of a convolution, and of a sum over tiles
+_WIDE = 256  # threads of a block that has 64 channels to itself, or walks over all pixels
+_ROWS = {2: 4, 3: 7}  # that a block of conv2_weights and of conv3_weights has
+_SCALAR_BLOCKS = 128  # at most, of a kernel that walks over all pixels
+_SUMMED = 16  # weights whose partial sums a block of sum_partials adds up
 
-COEFFICIENTS = 6  # of Adam, see training.cuh
+# The source of the kernels begins with these.
+CONSTANTS = {
+    **{f"C{i}": channels for i, channels in enumerate(CHANNELS, 1)},
+    **dict(zip(("W1", "W2", "W3", "W4", "BIAS"), (*OFFSETS[::3], OFFSETS[-1]), strict=True)),
+    **_PACKED,
+    **{name: i for names in (_NORM, COEFFICIENTS) for i, name in enumerate(names)},
+    "PARAMETERS": COUNT,
+    "TILE_H": _TILE_H,
+    "TILE_W": _TILE_W,
+    "THREADS": _THREADS,
+    "WIDE": _WIDE,
+    "ROWS2": _ROWS[2],
+    "ROWS3": _ROWS[3],
+    "SUMMED": _SUMMED,
+}
+
+# Where a launch goes: on from the one before; beside those that follow; or on, once nothing is left beside.
+CHAIN, BESIDE, JOINED = range(3)
 
 
 class Launch(NamedTuple):
     """One kernel's launch.
 
     An argument is a buffer's name, a place in one, None for a null pointer, or a scalar of the kernel's type.
+    `order` is `CHAIN`, `BESIDE` or `JOINED`; at the end of a list, nothing is left beside.
     """
 
     kernel: str
     blocks: int
     threads: int
     arguments: tuple[str | Place | np.generic | None, ...]
+    order: int = CHAIN
 
 
 class Place(NamedTuple):
-    """A pointer to the middle of a buffer."""
+    """A pointer into a buffer."""
 
     buffer: str
     offset: int
 
 
 class Normalisation(NamedTuple):
-    """What a ``chainer.links.BatchNormalization`` was made with."""
+    """The constants of a ``chainer.links.BatchNormalization``."""
 
     eps: float
     decay: float
 
 
 class Shape(NamedTuple):
-    """Of a batch of images."""
+    """The shape of a batch of images."""
 
     batch: int
     height: int
@@ -76,27 +104,23 @@ class Shape(NamedTuple):
         return self.batch * self.height * self.width
 
     def tiles(self, rows: int = _TILE_H) -> int:
-        """Blocks that have a tile of some rows each."""
+        """Blocks that have a tile of `rows` rows each."""
         return self.batch * -(-self.height // rows) * -(-self.width // _TILE_W)
 
 
 def buffers(shape: Shape) -> dict[str, tuple[int, type]]:
     """Size and dtype of every buffer that the lists below use, but for "inputs" and "targets"."""
     pixels, tiles = shape.pixels, shape.tiles()
-    shares = [tiles * SIZES[0], shape.tiles(_ROWS[2]) * SIZES[3], shape.tiles(_ROWS[3]) * SIZES[6],
-              tiles * SIZES[9]]  # fmt: skip
-    floats = {
-        "parameters": COUNT, "gradient": COUNT, "m": COUNT, "v": COUNT, "packed": _PACKED_SIZE,
-        "x": pixels, "t": pixels, "y": pixels, "gy": pixels, "gz": pixels, "loss": 1,
-        "coefficients": COEFFICIENTS,
-        "d3": pixels * CHANNELS[2], "g2": pixels * CHANNELS[1], "g1": pixels * CHANNELS[0],
-        "shares": max(shares),
-    }  # fmt: skip
+    floats = {name: COUNT for name in ("parameters", "gradient", "m", "v")}
+    floats |= {name: pixels for name in ("x", "t", "y", "gy", "gz")}
+    floats |= {"packed": _PACKED["PACKED"], "coefficients": len(COEFFICIENTS), "loss": 1}
+    floats |= {"g1": pixels * CHANNELS[0], "g2": pixels * CHANNELS[1], "d3": pixels * CHANNELS[2]}
     for layer, channels in enumerate(CHANNELS, 1):
-        floats[f"a{layer}"] = pixels * channels
-        floats[f"norm{layer}"] = 7 * channels
-        floats[f"average{layer}"] = 2 * channels
-    doubles = {"sums": tiles * 2 * CHANNELS[2], "bias_shares": _SCALAR_BLOCKS, "loss_shares": _SCALAR_BLOCKS}
+        floats |= {f"a{layer}": pixels * channels, f"norm{layer}": len(_NORM) * channels}
+        floats |= {f"average{layer}": 2 * channels}
+    for layer in (1, 2, 3, 4):
+        floats[f"partials{layer}"] = shape.tiles(_ROWS.get(layer, _TILE_H)) * SIZES[3 * layer - 3]
+    doubles = {"sums": tiles * 2 * CHANNELS[2], "bias_sums": _SCALAR_BLOCKS, "loss_sums": _SCALAR_BLOCKS}
     return {
         **{name: (size, np.float32) for name, size in floats.items()},
         **{name: (size, np.float64) for name, size in doubles.items()},
@@ -105,10 +129,10 @@ def buffers(shape: Shape) -> dict[str, tuple[int, type]]:
 
 
 def split(vector: NdArray) -> list[NdArray]:
-    """Views of "parameters" or "gradient", in the shapes of `PARAMETERS`."""
+    """Views of "parameters", "gradient", "m" or "v" in the shapes of the eleven parameters."""
     return [
         vector[offset : offset + size].reshape(shape)
-        for offset, size, shape in zip(OFFSETS, SIZES, PARAMETERS, strict=True)
+        for offset, size, shape in zip(OFFSETS, SIZES, SHAPES, strict=True)
     ]
 
 
@@ -124,8 +148,13 @@ def names(launches: Iterable[Launch]) -> set[str]:
 
 def gradients(shape: Shape, layers: tuple[Normalisation, ...]) -> list[Launch]:
     """A training step as far as "gradient" and "loss", from "indices"."""
-    forth = [*batch(shape), *forward(shape, layers, train=True), *squared_error(shape)]
-    return [*forth, *backward(shape, train=True)]
+    ahead = [*batch(shape), *forward(shape, layers, train=True), *squared_error(shape)]
+    return [*ahead, *backward(shape, train=True)]
+
+
+def step(shape: Shape, layers: tuple[Normalisation, ...]) -> list[Launch]:
+    """A whole training step with Adam, from "indices" and "coefficients"."""
+    return [*gradients(shape, layers), *adam()]
 
 
 def evaluation(shape: Shape, layers: tuple[Normalisation, ...]) -> list[Launch]:
@@ -134,19 +163,18 @@ def evaluation(shape: Shape, layers: tuple[Normalisation, ...]) -> list[Launch]:
 
 
 def size_in_bytes(shape: Shape) -> int:
-    """What the buffers of training steps and evaluations take, each having its own."""
+    """Bytes of the buffers of training steps and of evaluations, which have buffers of their own."""
     layers = (Normalisation(0.0, 0.0),) * 3
     sizes = {name: size * np.dtype(dtype).itemsize for name, (size, dtype) in buffers(shape).items()}
-    lists = ([*gradients(shape, layers), *adam()], evaluation(shape, layers))
+    lists = (step(shape, layers), evaluation(shape, layers))
     return sum(sizes[name] for launches in lists for name in names(launches) & set(sizes))
 
 
 def batch(shape: Shape) -> list[Launch]:
     """Gather the images that "indices" names: "x" and "t"."""
     pixels = np.int32(shape.height * shape.width)
-    blocks = -(-shape.pixels // 256)
     arguments = ("indices", "inputs", "targets", "x", "t", pixels, np.int64(shape.pixels))
-    return [Launch("gather", blocks, 256, arguments)]
+    return [Launch("gather", -(-shape.pixels // _WIDE), _WIDE, arguments)]
 
 
 def forward(
@@ -160,100 +188,105 @@ def forward(
     layers : tuple of Normalisation
         Of the three.
     train : bool
-        Whether to normalise by the batch's own statistics.
+        Whether to normalise by the batch's own statistics instead of the running ones.
     update : bool
-        Whether to bring the running statistics up to date, if `train`.
+        Whether to update the running statistics, if `train`.
     """
     tiles, size = shape.tiles(), _size(shape)
     sums = "sums" if train else None
+    launches = [Launch("pack", -(-_PACKED["PACKED"] // _WIDE), _WIDE, ("parameters", "packed"))]
     convolutions = [
-        ("conv1", 128, ("x", "packed", "a1", sums)),
-        ("conv2", 128, ("a1", None, "norm1", _packed("w2"), None, None, "a2", sums)),
-        ("conv3", 128, ("a2", None, "norm2", _packed("w3"), None, None, "a3", sums)),
+        ("x", "packed", "a1"),
+        ("a1", None, "norm1", _packed("P2"), None, None, "a2"),
+        ("a2", None, "norm2", _packed("P3"), None, None, "a3"),
     ]
-    launches = [Launch("pack", -(-_PACKED_SIZE // 256), 256, ("parameters", "packed"))]
-    for layer, (kernel, threads, arguments) in enumerate(convolutions, 1):
-        launches.append(Launch(kernel, tiles, threads, (*arguments, *size)))
+    for layer, arguments in enumerate(convolutions, 1):
+        launches.append(Launch(f"conv{layer}", tiles, _THREADS, (*arguments, sums, *size)))
         launches.append(_normalise(shape, layer, layers[layer - 1], train, update))
-    launches.append(Launch("conv4", tiles, 128, ("a3", "norm3", "packed", "parameters", "y", *size)))
+    launches.append(Launch("conv4", tiles, _THREADS, ("a3", "norm3", "packed", "parameters", "y", *size)))
     return launches
 
 
 def _normalise(shape: Shape, layer: int, link: Normalisation, train: bool, update: bool) -> Launch:
-    gamma, beta = (np.int32(OFFSETS[3 * layer + i]) for i in (-2, -1))
-    norm, average, channels = f"norm{layer}", f"average{layer}", CHANNELS[layer - 1]
-    if not train:
-        return Launch("fixed_statistics", channels, 32,
-                      ("parameters", gamma, beta, norm, average, np.float64(link.eps)))  # fmt: skip
-    return Launch("batch_statistics", channels, 128, (
-        "sums", np.int32(shape.tiles()), "parameters", gamma, beta, norm, average if update else None,
-        np.int64(shape.pixels), np.float64(link.eps), np.float64(link.decay),
-    ))  # fmt: skip
+    average = f"average{layer}" if update or not train else None
+    numbers = (np.int64(shape.pixels), np.float64(link.eps), np.float64(link.decay))
+    arguments = ("sums" if train else None, np.int32(shape.tiles()), "parameters", *_gamma_beta(layer))
+    channels = CHANNELS[layer - 1]
+    return Launch("statistics", channels, _THREADS, (*arguments, f"norm{layer}", average, *numbers))
 
 
 def squared_error(shape: Shape, train: bool = True) -> list[Launch]:
-    """The mean squared error of "y" against "t": "loss", and what `backward` starts from, if `train`."""
-    blocks, total = _scalar_blocks(shape), np.int64(shape.pixels)
-    gradient = "gradient" if train else None
+    """The mean squared error of "y" against "t": "loss"; if `train`, also "gz" and the bias's gradient."""
+    total = np.int64(shape.pixels)
+    error = ("y", "t", "gz", "bias_sums", "loss_sums", total)
+    sums = ("bias_sums", "loss_sums", np.int32(_scalar_blocks(shape)), "gradient" if train else None, "loss")
     return [
-        Launch("squared_error", blocks, 256, ("y", "t", "gz", "bias_shares", "loss_shares", total)),
-        Launch("sum_scalars", 1, 256,
-               ("bias_shares", "loss_shares", np.int32(blocks), gradient, "loss", total)),
-    ]  # fmt: skip
+        Launch("squared_error", _scalar_blocks(shape), _WIDE, error),
+        Launch("sum_scalars", 1, _WIDE, (*sums, total), BESIDE),
+    ]
 
 
 def sigmoid_gradient(shape: Shape) -> list[Launch]:
-    """From "y" and its gradient "gy" to "gz" for `backward`."""
+    """From "y" and its gradient "gy" to "gz" and the bias's gradient."""
     blocks, total = _scalar_blocks(shape), np.int64(shape.pixels)
+    sums = ("bias_sums", None, np.int32(blocks), "gradient", None, total)
     return [
-        Launch("sigmoid_gradient", blocks, 256, ("y", "gy", "gz", "bias_shares", total)),
-        Launch("sum_scalars", 1, 256, ("bias_shares", None, np.int32(blocks), "gradient", None, total)),
+        Launch("sigmoid_gradient", blocks, _WIDE, ("y", "gy", "gz", "bias_sums", total)),
+        Launch("sum_scalars", 1, _WIDE, sums, BESIDE),
     ]
 
 
 def backward(shape: Shape, train: bool) -> list[Launch]:
-    """All of "gradient" but conv4's bias, from "gz" and what `forward` left, with the same `train`."""
+    """All of "gradient" but conv4's bias, from "gz" and what `forward` left, with the same `train`.
+
+    The chain goes from the output to the first layer; the gradients of weights, which nothing in the chain
+    needs, are computed beside it.
+    """
     tiles, size = shape.tiles(), _size(shape)
+
+    def weights(layer: int, *arguments: str | None, order: int = BESIDE) -> list[Launch]:
+        blocks = shape.tiles(_ROWS.get(layer, _TILE_H))
+        threads = _WIDE if layer > 2 else _THREADS
+        inputs, outputs = SHAPES[3 * layer - 3][1::-1] if layer < 4 else (1, CHANNELS[2])
+        sums = ("gradient", np.int32(OFFSETS[3 * layer - 3]))
+        return [
+            Launch(f"conv{layer}_weights", blocks, threads, (*arguments, *size), order),
+            Launch("sum_partials", -(-SIZES[3 * layer - 3] // _SUMMED), _WIDE,
+                   (f"partials{layer}", np.int32(blocks), np.int32(inputs), np.int32(outputs), *sums), BESIDE),
+        ]  # fmt: skip
+
+    def gradient(layer: int, *arguments: str | Place | None) -> Launch:
+        return Launch(f"conv{layer}_gradient", tiles, _THREADS, (*arguments, "sums", *size))
+
     return [
-        Launch("conv4_weights", tiles, 256, ("gz", "a3", "norm3", "packed", "shares", "sums", *size)),
-        _sum_shares(tiles, 1, 64, 9),
+        *weights(4, "gz", "a3", "norm3", "packed", "partials4", "sums", order=CHAIN),
         _bn_gradient(shape, 3, train),
-        Launch("bn3_gradient", tiles, 256, ("gz", "a3", "norm3", "packed", "d3", *size)),
-        Launch("conv3_weights", shape.tiles(_ROWS[3]), 256,
-               ("a2", "norm2", "d3", None, None, "shares", *size)),
-        _sum_shares(shape.tiles(_ROWS[3]), 32, 64, 6),
-        Launch("conv3_gradient", tiles, 128,
-               ("d3", None, None, _packed("reversed3"), "a2", "norm2", "g2", "sums", *size)),
+        Launch("bn3_gradient", tiles, _WIDE, ("gz", "a3", "norm3", "packed", "d3", *size)),
+        *weights(3, "a2", "norm2", "d3", None, None, "partials3"),
+        gradient(3, "d3", None, None, _packed("Q3"), "a2", "norm2", "g2"),
         _bn_gradient(shape, 2, train),
-        Launch("conv2_weights", shape.tiles(_ROWS[2]), 128,
-               ("a1", "norm1", "a2", "g2", "norm2", "shares", *size)),
-        _sum_shares(shape.tiles(_ROWS[2]), 16, 32, 3),
-        Launch("conv2_gradient", tiles, 128,
-               ("a2", "g2", "norm2", _packed("reversed2"), "a1", "norm1", "g1", "sums", *size)),
+        *weights(2, "a1", "norm1", "a2", "g2", "norm2", "partials2"),
+        gradient(2, "a2", "g2", "norm2", _packed("Q2"), "a1", "norm1", "g1"),
         _bn_gradient(shape, 1, train),
-        Launch("conv1_weights", tiles, 128, ("x", "a1", "g1", "norm1", "shares", *size)),
-        _sum_shares(tiles, 1, 16, 0),
-    ]  # fmt: skip
+        *weights(1, "x", "a1", "g1", "norm1", "partials1", order=CHAIN),
+    ]
 
 
 def adam() -> list[Launch]:
     """Update "parameters", "m" and "v" by "gradient" and "coefficients"."""
-    return [Launch("adam", -(-COUNT // 128), 128, ("coefficients", "parameters", "gradient", "m", "v"))]
+    arguments = ("coefficients", "parameters", "gradient", "m", "v")
+    return [Launch("adam", -(-COUNT // _THREADS), _THREADS, arguments, JOINED)]
 
 
 def _bn_gradient(shape: Shape, layer: int, train: bool) -> Launch:
-    gamma, beta = (np.int32(OFFSETS[3 * layer + i]) for i in (-2, -1))
-    return Launch("bn_gradient", CHANNELS[layer - 1], 128, (
-        "sums", np.int32(shape.tiles()), f"norm{layer}", "gradient", gamma, beta,
-        np.int64(shape.pixels), np.int32(train),
-    ))  # fmt: skip
+    sums = ("sums", np.int32(shape.tiles()), f"norm{layer}", "gradient", *_gamma_beta(layer))
+    arguments = (*sums, np.int64(shape.pixels), np.int32(train))
+    return Launch("bn_gradient", CHANNELS[layer - 1], _THREADS, arguments)
 
 
-def _sum_shares(blocks: int, inputs: int, outputs: int, parameter: int) -> Launch:
-    at, weights = OFFSETS[parameter], SIZES[parameter]
-    return Launch("sum_shares", -(-weights // 8), 256, (
-        "shares", np.int32(blocks), np.int32(inputs), np.int32(outputs), "gradient", np.int32(at),
-    ))  # fmt: skip
+def _gamma_beta(layer: int) -> tuple[np.int32, np.int32]:
+    """Where gamma and beta begin in "parameters"."""
+    return np.int32(OFFSETS[3 * layer - 2]), np.int32(OFFSETS[3 * layer - 1])
 
 
 def _packed(layout: str) -> Place:
@@ -265,4 +298,4 @@ def _size(shape: Shape) -> tuple[np.int32, np.int32]:
 
 
 def _scalar_blocks(shape: Shape) -> int:
-    return min(-(-shape.pixels // 256), _SCALAR_BLOCKS)
+    return min(-(-shape.pixels // _WIDE), _SCALAR_BLOCKS)

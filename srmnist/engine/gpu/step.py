@@ -1,19 +1,18 @@
-"""A training step and an evaluation on the GPU: launches captured once for each size, then replayed."""
+"""Training steps and evaluations on the GPU: lists of launches, captured once and then replayed."""
 
 from __future__ import annotations
 
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from chainer.optimizers import adam
 from chainer.types import NdArray
 
 from srmnist.engine.gpu import plan
-from srmnist.engine.gpu.machine import Machine
 from srmnist.engine.gpu.plan import Launch, Normalisation, Shape
-from srmnist.engine.gpu.vectors import Vectors
+from srmnist.engine.gpu.vectors import Vectors, updates
 from srmnist.engine.network import normalisations, parameters
 from srmnist.system.errors import first_line
 
@@ -21,8 +20,56 @@ from srmnist.system.errors import first_line
 NO_CAPTURE = "srmnist: no CUDA graph"
 
 
-class _Computation(ABC):
-    """Lists of launches on the batches of a resident data set.
+def training_step(
+    vectors: Vectors, inputs: NdArray, targets: NdArray, captured: bool = True
+) -> Callable[[Sequence[int]], NdArray]:
+    """A function that trains on the batch that indices name, and returns its loss, shape (), on the device.
+
+    With plain Adam the update is part of the launches. Any other optimiser, ChainerMN's included, finds the
+    gradients in the parameters and makes the update itself. Which it is, is decided here, once.
+
+    Parameters
+    ----------
+    vectors : Vectors
+        Of the model and its optimiser.
+    inputs, targets : ndarray of float32, shape (N, 1, H, W)
+        The data set, on the device.
+    captured : bool, default True
+        As for `Batches`.
+    """
+    optimizer = vectors.optimizer
+    vectors.give_gradients()
+    if updates(optimizer):
+        whole = Batches(vectors, inputs, targets, plan.step, captured)
+        return lambda indices: whole(indices, _next_coefficients(optimizer))
+    gradients = Batches(vectors, inputs, targets, plan.gradients, captured)
+
+    def step(indices: Sequence[int]) -> NdArray:
+        loss = gradients(indices)
+        vectors.give_gradients()
+        optimizer.update()
+        return loss
+
+    return step
+
+
+def _next_coefficients(optimizer) -> np.ndarray:
+    """Count a step of Adam, and give the numbers that `plan.adam` takes for it."""
+    optimizer.t += 1
+    for parameter in parameters(optimizer.target):
+        parameter.update_rule.t += 1
+    h = optimizer.hyperparam
+    alpha_t = adam._learning_rate(h, optimizer.t)
+    return np.array(
+        [alpha_t, 1 - h.beta1, 1 - h.beta2, h.eps, h.eta, h.weight_decay_rate], np.float32
+    )
+
+
+class Batches:
+    """A list of launches, for batches of a data set that lies on the device.
+
+    The launches for the first batch size, which is the usual one, are made one by one at first, and from the
+    second time on replayed as one CUDA graph. A batch of another size has buffers of its own.
 
     Parameters
     ----------
@@ -30,158 +77,88 @@ class _Computation(ABC):
         Of the model.
     inputs, targets : ndarray of float32, shape (N, 1, H, W)
         The data set, on the device.
+    launches : function
+        One of `plan`'s that give a list from "indices" to "loss".
     captured : bool, default True
-        Whether the launches for batches of the first size are captured once and then replayed.
+        False: no graph is made.
     """
 
-    def __init__(self, vectors: Vectors, inputs: NdArray, targets: NdArray, captured: bool = True) -> None:
-        self._vectors = vectors
-        self._captured = captured
-        self._data = {"inputs": inputs, "targets": targets}
+    def __init__(
+        self,
+        vectors: Vectors,
+        inputs: NdArray,
+        targets: NdArray,
+        launches: Callable[[Shape, tuple[Normalisation, ...]], list[Launch]],
+        captured: bool = True,
+    ) -> None:
+        self._device = vectors.device
+        self._given = {**vectors.arrays, "inputs": inputs, "targets": targets}
         self._image = inputs.shape[2:]
-        self._given: dict[str, NdArray] = {}
-        self._batches: dict[int, _Batch] = {}
+        self._layers = tuple(Normalisation(link.eps, link.decay) for link in normalisations(vectors.model))
+        self._launches = launches
+        self._to_capture = captured
+        self._first_size = 0
+        self._bound: dict[int, _Bound] = {}
 
-    @abstractmethod
-    def _lists(self, shape: Shape, layers: tuple[Normalisation, ...]) -> list[list[Launch]]:
-        """What is launched for a batch, from gathering it to its loss in "loss", and more."""
-
-    def _start(self, indices: Sequence[int]) -> _Batch:
-        """Run the first list for a batch."""
-        given = self._vectors.attached()
-        if given is not self._given:
-            self._given, self._batches = given, {}
-        size = len(indices)
-        if size not in self._batches:
-            # The first size is the one that comes again and again.
-            self._batches[size] = self._batch_of(size, captured=self._captured and not self._batches)
-        batch = self._batches[size]
-        self._vectors.machine.upload(np.asarray(indices, np.int32), batch.arrays["indices"])
-        batch.runs[0]()
-        return batch
-
-    def _batch_of(self, size: int, captured: bool) -> _Batch:
-        shape = Shape(size, *self._image)
-        links = normalisations(self._vectors.model)
-        layers = tuple(Normalisation(link.eps, link.decay) for link in links)
-        lists, given = self._lists(shape, layers), {**self._data, **self._given}
-        return _Batch(self._vectors.machine, lists, given, plan.buffers(shape), captured)
-
-
-class Step(_Computation):
-    """Training steps of one model, for which `vectors.computes` holds.
-
-    Between `gradients` and `update` each parameter's ``grad`` holds its gradient, to be looked at or to be
-    averaged over several devices: in place, as the arrays are views of `gradient`.
-
-    Attributes
-    ----------
-    gradient : ndarray of float32, shape (23985,)
-        All gradients in one vector, in the order of `network.parameters`.
-    """
-
-    @property
-    def gradient(self) -> NdArray:
-        return self._given["gradient"]
-
-    def gradients(self, indices: Sequence[int]) -> NdArray:
-        """Compute the gradients of a batch's loss, and bring the running statistics up to date.
+    def __call__(self, indices: Sequence[int], coefficients: np.ndarray | None = None) -> NdArray:
+        """Compute a batch.
 
         Parameters
         ----------
         indices : sequence of int
             The batch's images.
+        coefficients : ndarray of float32, shape (6,), optional
+            Those that `plan.adam` takes, if the launches have it.
 
         Returns
         -------
         ndarray of float32, shape ()
             The loss, on the device.
         """
-        self._batch = self._start(indices)
-        own = parameters(self._vectors.model)
-        for parameter, gradient in zip(own, self._vectors.gradients, strict=True):
-            if parameter.grad is not gradient:
-                parameter.grad = gradient
-        return self._batch.loss()
+        size = len(indices)
+        bound = self._bound.get(size)
+        if bound is None:
+            bound = self._bound[size] = self._bind(size)
+            self._first_size = self._first_size or size
+        elif self._to_capture and size == self._first_size:
+            self._to_capture = False
+            bound = self._bound[size] = bound._replace(run=_captured(self._device, bound.run))
+        bound.staged[:size] = indices
+        if coefficients is not None:
+            bound.staged[size:].view(np.float32)[:] = coefficients
+        self._device.upload(bound.staged, bound.given)
+        bound.run()
+        return bound.loss.copy()
 
-    def update(self) -> None:
-        """Let Adam, for which `vectors.updates` holds, update the parameters by the gradients there are."""
-        optimizer = self._vectors.optimizer
-        optimizer.t += 1
-        for parameter in parameters(optimizer.target):
-            parameter.update_rule.t += 1
-        h = optimizer.hyperparam
-        alpha_t = adam._learning_rate(h, optimizer.t)
-        coefficients = (alpha_t, 1 - h.beta1, 1 - h.beta2, h.eps, h.eta, h.weight_decay_rate)
-        self._vectors.machine.upload(np.array(coefficients, np.float32), self._batch.arrays["coefficients"])
-        self._batch.runs[1]()
-
-    def _lists(self, shape: Shape, layers: tuple[Normalisation, ...]) -> list[list[Launch]]:
-        return [plan.gradients(shape, layers), plan.adam()]
-
-
-class Evaluation(_Computation):
-    """The loss of a model, for which `vectors.computes` holds, with its running statistics."""
-
-    def loss(self, indices: Sequence[int]) -> NdArray:
-        """The loss on a batch.
-
-        Parameters
-        ----------
-        indices : sequence of int
-            The batch's images.
-
-        Returns
-        -------
-        ndarray of float32, shape ()
-            On the device.
-        """
-        return self._start(indices).loss()
-
-    def _lists(self, shape: Shape, layers: tuple[Normalisation, ...]) -> list[list[Launch]]:
-        return [plan.evaluation(shape, layers)]
+    def _bind(self, size: int) -> _Bound:
+        shape = Shape(size, *self._image)
+        launches = self._launches(shape, self._layers)
+        # One upload brings both the indices and Adam's coefficients.
+        given = self._device.empty(size + len(plan.COEFFICIENTS), np.int32)
+        arrays = {**self._given, "indices": given[:size], "coefficients": given[size:].view(np.float32)}
+        sizes = plan.buffers(shape)
+        for name in sorted(plan.names(launches) - set(arrays)):
+            arrays[name] = self._device.empty(*sizes[name])
+        staged = np.zeros(given.size, np.int32)
+        return _Bound(self._device.bind(launches, arrays), staged, given, arrays["loss"].reshape(()))
 
 
-class _Batch:
-    """Lists of launches for batches of one size, on buffers of their own."""
+class _Bound(NamedTuple):
+    """Launches on buffers: what runs them, what is uploaded before and where to, and the loss after."""
 
-    def __init__(
-        self,
-        machine: Machine,
-        lists: list[list[Launch]],
-        given: dict[str, NdArray],
-        sizes: dict[str, tuple[int, type]],
-        captured: bool,
-    ) -> None:
-        fresh = sorted(set().union(*map(plan.names, lists)) - set(given))
-        self.arrays = {**given, **{name: machine.empty(*sizes[name]) for name in fresh}}
-        self.runs = [_Replayed(machine, machine.bind(launches, self.arrays), captured) for launches in lists]
-
-    def loss(self) -> NdArray:
-        """The loss, shape (), as the next batch will not change it."""
-        return self.arrays["loss"].copy().reshape(())
+    run: Callable[[], None]
+    staged: np.ndarray
+    given: NdArray
+    loss: NdArray
 
 
-class _Replayed:
-    """Launches that are made one by one at first; from the second time on, replayed as one CUDA graph."""
-
-    def __init__(self, machine: Machine, run: Callable[[], None], captured: bool) -> None:
-        self._machine = machine
-        self._run = run
-        self._to_capture = captured
-        self._calls = 0
-
-    def __call__(self) -> None:
-        if self._to_capture and self._calls == 1:
-            self._capture()
-        self._calls += 1
-        self._run()
-
-    def _capture(self) -> None:
-        try:
-            self._run = self._machine.capture(self._run)
-        except Exception as error:  # whatever CUDA, the driver or CuPy say: there is another way
-            _say_once(f"{NO_CAPTURE} ({first_line(error)}); the kernels are launched one by one, slower\n")
+def _captured(device, run: Callable[..., None]) -> Callable[[], None]:
+    """The same launches as one graph, or as they are where that fails."""
+    try:
+        return device.capture(run)
+    except Exception as error:  # whatever CUDA, the driver or CuPy say: there is another way
+        _say_once(f"{NO_CAPTURE} ({first_line(error)}); the kernels are launched one by one, slower\n")
+        return run
 
 
 _said: set[str] = set()

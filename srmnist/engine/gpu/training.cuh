@@ -1,10 +1,10 @@
 // What surrounds the network in a training step: the batch, the weights' layout, the loss, the sums, Adam.
 
 // Images and their originals, gathered by index; `pixels` of an image, `total` of a batch.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(WIDE)
     gather(const int* indices, const float* inputs, const float* targets, float* x, float* t, int pixels,
            long long total) {
-    for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < total; i += (long long)gridDim.x * 256) {
+    for (long long i = (long long)blockIdx.x * WIDE + threadIdx.x; i < total; i += (long long)gridDim.x * WIDE) {
         long long from = (long long)indices[i / pixels] * pixels + i % pixels;
         x[i] = inputs[from];
         t[i] = targets[from];
@@ -12,8 +12,8 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // The convolutions' weights in the layouts that the kernels read.
-extern "C" __global__ void __launch_bounds__(256) pack(const float* parameters, float* packed) {
-    int i = blockIdx.x * 256 + threadIdx.x;
+extern "C" __global__ void __launch_bounds__(WIDE) pack(const float* parameters, float* packed) {
+    int i = blockIdx.x * WIDE + threadIdx.x;
     if (i >= PACKED) return;
     int from, inputs, outputs, at;
     bool reversed = false;
@@ -29,27 +29,27 @@ extern "C" __global__ void __launch_bounds__(256) pack(const float* parameters, 
                          : parameters[from + (output * inputs + input) * 9 + tap];
 }
 
-// From the output y and its gradient gy to that of the sigmoid's input, gz; each block's share of the bias's.
-extern "C" __global__ void __launch_bounds__(256)
-    sigmoid_gradient(const float* y, const float* gy, float* gz, double* bias_shares, long long total) {
-    __shared__ double scratch[256];
+// From the output y and its gradient gy to that of the sigmoid's input, gz; and each block's sum for the bias.
+extern "C" __global__ void __launch_bounds__(WIDE)
+    sigmoid_gradient(const float* y, const float* gy, float* gz, double* bias_sums, long long total) {
+    __shared__ double scratch[WIDE];
     double mine = 0.0;
-    for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < total; i += (long long)gridDim.x * 256) {
+    for (long long i = (long long)blockIdx.x * WIDE + threadIdx.x; i < total; i += (long long)gridDim.x * WIDE) {
         gz[i] = gy[i] * y[i] * (1.0f - y[i]);
         mine += gz[i];
     }
     double all = block_sum(mine, scratch);
-    if (threadIdx.x == 0) bias_shares[blockIdx.x] = all;
+    if (threadIdx.x == 0) bias_sums[blockIdx.x] = all;
 }
 
 // The mean squared error of y against t, and its gradient through the sigmoid.
-extern "C" __global__ void __launch_bounds__(256)
-    squared_error(const float* y, const float* t, float* gz, double* bias_shares, double* loss_shares,
+extern "C" __global__ void __launch_bounds__(WIDE)
+    squared_error(const float* y, const float* t, float* gz, double* bias_sums, double* loss_sums,
                   long long total) {
-    __shared__ double scratch[256];
+    __shared__ double scratch[WIDE];
     double mine = 0.0, errors = 0.0;
     const float coefficient = 2.0f / total;
-    for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < total; i += (long long)gridDim.x * 256) {
+    for (long long i = (long long)blockIdx.x * WIDE + threadIdx.x; i < total; i += (long long)gridDim.x * WIDE) {
         float error = y[i] - t[i];
         gz[i] = coefficient * error * y[i] * (1.0f - y[i]);
         mine += gz[i];
@@ -58,21 +58,21 @@ extern "C" __global__ void __launch_bounds__(256)
     double bias = block_sum(mine, scratch);
     double loss = block_sum(errors, scratch);
     if (threadIdx.x == 0) {
-        bias_shares[blockIdx.x] = bias;
-        loss_shares[blockIdx.x] = loss;
+        bias_sums[blockIdx.x] = bias;
+        loss_sums[blockIdx.x] = loss;
     }
 }
 
 // The mean over `total` of what the blocks of squared_error and sigmoid_gradient summed; the bias's gradient
-// is the sum. A block of 256 threads; what is not wanted is null.
-extern "C" __global__ void __launch_bounds__(256)
-    sum_scalars(const double* bias_shares, const double* loss_shares, int blocks, float* gradient, float* loss,
+// is the sum. One block; what is not wanted is null.
+extern "C" __global__ void __launch_bounds__(WIDE)
+    sum_scalars(const double* bias_sums, const double* loss_sums, int blocks, float* gradient, float* loss,
                 long long total) {
-    __shared__ double scratch[256];
+    __shared__ double scratch[WIDE];
     double bias = 0.0, errors = 0.0;
-    for (int i = threadIdx.x; i < blocks; i += 256) {
-        bias += bias_shares[i];
-        if (loss != nullptr) errors += loss_shares[i];
+    for (int i = threadIdx.x; i < blocks; i += WIDE) {
+        bias += bias_sums[i];
+        if (loss != nullptr) errors += loss_sums[i];
     }
     bias = block_sum(bias, scratch);
     errors = block_sum(errors, scratch);
@@ -81,31 +81,31 @@ extern "C" __global__ void __launch_bounds__(256)
     if (loss != nullptr) *loss = (float)(errors / total);
 }
 
-// A convolution's gradient, (outputs, inputs, 3, 3) from `at` in `gradient`, as the sum of the blocks' shares,
-// (blocks, inputs, 9, outputs). A block of 256 threads has 8 weights, 32 bytes of each share, and takes the
-// shares in 32 slices, as what it waits for is memory.
-extern "C" __global__ void __launch_bounds__(256)
-    sum_shares(const float* shares, int blocks, int inputs, int outputs, float* gradient, int at) {
-    __shared__ double slices[32][8];
-    const int size = inputs * 9 * outputs, slice = threadIdx.x / 8, lane = threadIdx.x % 8;
-    const int i = blockIdx.x * 8 + lane;
+// A convolution's gradient, (outputs, inputs, 3, 3) from `at` in `gradient`: the sum of the blocks' `partials`,
+// (blocks, inputs, 9, outputs). A block has SUMMED weights, 64 bytes of each partial gradient, and takes these in
+// slices, as what it waits for is memory.
+extern "C" __global__ void __launch_bounds__(WIDE)
+    sum_partials(const float* partials, int blocks, int inputs, int outputs, float* gradient, int at) {
+    constexpr int SLICES = WIDE / SUMMED;
+    __shared__ double slices[SLICES][SUMMED];
+    const int size = inputs * 9 * outputs, slice = threadIdx.x / SUMMED, lane = threadIdx.x % SUMMED;
+    const int i = blockIdx.x * SUMMED + lane;
     double mine = 0.0;
     if (i < size)
-        for (int block = slice; block < blocks; block += 32) mine += shares[(long long)block * size + i];
+        for (int block = slice; block < blocks; block += SLICES) mine += partials[(long long)block * size + i];
     slices[slice][lane] = mine;
     __syncthreads();
     if (slice > 0 || i >= size) return;
     double all = 0.0;
-    for (int s = 0; s < 32; s++) all += slices[s][lane];
+    for (int s = 0; s < SLICES; s++) all += slices[s][lane];
     int output = i % outputs, tap = i / outputs % 9, input = i / outputs / 9;
     gradient[at + (output * inputs + input) * 9 + tap] = (float)all;
 }
 
-// Adam as chainer/optimizers/adam.py has it, on all parameters at once. `h` holds what may change from step to step.
-enum { ALPHA_T, ONE_MINUS_BETA1, ONE_MINUS_BETA2, EPS, ETA, WEIGHT_DECAY };
-extern "C" __global__ void __launch_bounds__(128)
+// Adam as chainer/optimizers/adam.py has it, on all parameters at once. `h` may change from step to step.
+extern "C" __global__ void __launch_bounds__(THREADS)
     adam(const float* h, float* parameters, const float* gradient, float* m, float* v) {
-    int i = blockIdx.x * 128 + threadIdx.x;
+    int i = blockIdx.x * THREADS + threadIdx.x;
     if (i >= PARAMETERS) return;
     float g = gradient[i];
     m[i] += h[ONE_MINUS_BETA1] * (g - m[i]);

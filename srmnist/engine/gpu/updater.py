@@ -1,4 +1,4 @@
-"""Training and evaluation from a data set that lies on the GPU as a whole."""
+"""Chainer's updater and evaluation, for a data set that lies on the GPU as a whole."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from chainer import iterators, reporter, training
 from chainer.types import NdArray
 
-from srmnist.engine.gpu import machine, plan
-from srmnist.engine.gpu.machine import Machine
-from srmnist.engine.gpu.step import Evaluation, Step
-from srmnist.engine.gpu.vectors import Vectors, computes, updates
+from srmnist.engine.gpu import device as devices
+from srmnist.engine.gpu import plan
+from srmnist.engine.gpu.step import Batches, training_step
+from srmnist.engine.gpu.vectors import Vectors, computes
 
 
 class Pairs(Protocol):
@@ -22,107 +22,6 @@ class Pairs(Protocol):
 
     degraded: np.ndarray
     originals: np.ndarray
-
-
-class Resident:
-    """Pairs of images on a device, and a Chainer converter from a batch of their indices to the batch.
-
-    Its iterators go over indices, so that no image passes through the host.
-
-    Parameters
-    ----------
-    machine : Machine
-        The device.
-    pairs : Pairs
-    """
-
-    def __init__(self, machine: Machine, pairs: Pairs) -> None:
-        self._xp = machine.xp
-        self.inputs, self.targets = machine.xp.asarray(pairs.degraded), machine.xp.asarray(pairs.originals)
-        self.indices = range(len(self.inputs))
-
-    def __call__(
-        self, batch: Sequence[int], device: chainer.backend.Device | None = None
-    ) -> tuple[NdArray, NdArray]:
-        """The images of a batch, on the device whatever `device` says."""
-        first, last = batch[0], batch[-1]
-        if last - first == len(batch) - 1 and all(b - a == 1 for a, b in itertools.pairwise(batch)):
-            return self.inputs[first : last + 1], self.targets[first : last + 1]  # in order: no copy
-        chosen = self._xp.asarray(np.asarray(batch))
-        return self.inputs[chosen], self.targets[chosen]
-
-
-class ResidentUpdater(training.updaters.StandardUpdater):
-    """A StandardUpdater whose loss and gradients, and with plain Adam the update too, are the GPU engine's.
-
-    Another optimiser, ChainerMN's included, finds the gradients in the parameters and updates these itself.
-    With ``chainer.config.plain`` all is as in a StandardUpdater that takes its batches from the device.
-
-    Parameters
-    ----------
-    iterator : SerialIterator
-        Over the indices of `data`.
-    optimizer : chainer.Optimizer
-    data : Resident
-    vectors : Vectors
-        Of the model and the optimiser.
-    """
-
-    def __init__(
-        self,
-        iterator: iterators.SerialIterator,
-        optimizer: chainer.Optimizer,
-        data: Resident,
-        vectors: Vectors,
-    ) -> None:
-        super().__init__(iterator, optimizer, converter=data)
-        self.vectors = vectors
-        self._step = Step(vectors, data.inputs, data.targets)
-
-    def update_core(self) -> None:
-        optimizer = self.get_optimizer("main")
-        if chainer.config.plain or optimizer._loss_scale or not computes(optimizer.target):
-            super().update_core()
-            return
-        iterator = self.get_iterator("main")
-        loss = self._step.gradients(iterator.next())
-        if updates(optimizer):
-            self._step.update()
-        else:
-            optimizer.update()
-        reporter.report({"loss": loss}, optimizer.target)
-        if iterator.is_new_epoch:
-            optimizer.new_epoch(auto=True)
-
-
-class ResidentEvaluation:
-    """The model's ``__call__`` for batches of indices: an ``eval_func`` for Chainer's Evaluator.
-
-    Parameters
-    ----------
-    data : Resident
-    vectors : Vectors
-        Of the model.
-    """
-
-    def __init__(self, data: Resident, vectors: Vectors) -> None:
-        self._data = data
-        self._vectors = vectors
-        self._evaluation = Evaluation(vectors, data.inputs, data.targets)
-
-    def __call__(self, batch: Sequence[int]) -> chainer.Variable | NdArray:
-        """The loss, shape (); reported as ``loss``."""
-        model = self._vectors.model
-        if chainer.config.plain or not computes(model):
-            return model(*self._data(batch))
-        loss = self._evaluation.loss(batch)
-        reporter.report({"loss": loss}, model)
-        return loss
-
-    @staticmethod
-    def converter(batch: Sequence[int], device: chainer.backend.Device | None = None) -> tuple[Sequence[int]]:
-        """The indices as they are: the one argument of a call."""
-        return (batch,)
 
 
 def resident_bytes(batchsize: int, train: np.ndarray, test: np.ndarray) -> int:
@@ -139,20 +38,25 @@ def resident_bytes(batchsize: int, train: np.ndarray, test: np.ndarray) -> int:
 
 
 def resident_updater(
-    iterator: iterators.SerialIterator, optimizer: chainer.Optimizer, pairs: Pairs
+    iterator: iterators.SerialIterator, optimizer: chainer.Optimizer, pairs: Pairs, plain: bool = False
 ) -> training.updaters.StandardUpdater:
     """The updater of a run whose training images lie on the current GPU.
 
     Parameters
     ----------
     iterator : SerialIterator
-        Over ``range(len(pairs))``.
+        Over ``range(len(pairs))``: only indices come from the host.
     optimizer : Optimizer
-        Set up with the model, which is on that GPU.
+        Set up with the model, which is on that GPU, and with its hooks.
     pairs : Pairs
+    plain : bool, default False
+        Whether Chainer's functions compute the steps. They do anyway if the engine cannot compute the model
+        or the optimiser scales the loss.
     """
-    device = machine.current()
-    return ResidentUpdater(iterator, optimizer, Resident(device, pairs), Vectors(device, optimizer))
+    data = Resident(pairs)
+    if plain or optimizer._loss_scale or not computes(optimizer.target):
+        return training.updaters.StandardUpdater(iterator, optimizer, converter=data)
+    return EngineUpdater(iterator, optimizer, data)
 
 
 def resident_evaluation(
@@ -167,5 +71,71 @@ def resident_evaluation(
     pairs : Pairs
         The test images, as for `resident_updater`.
     """
-    evaluation = ResidentEvaluation(Resident(machine.current(), pairs), updater.vectors)
-    return evaluation.converter, evaluation
+    data, model = Resident(pairs), updater.get_optimizer("main").target
+    if not isinstance(updater, EngineUpdater):
+        return data, model
+    loss_of = Batches(updater.vectors, data.inputs, data.targets, plan.evaluation)
+
+    def evaluate(indices: Sequence[int]) -> NdArray:
+        loss = loss_of(indices)
+        reporter.report({"loss": loss}, model)
+        return loss
+
+    return lambda indices, device=None: (indices,), evaluate
+
+
+class Resident:
+    """Pairs of images on the current GPU, and a Chainer converter from indices to a batch of them.
+
+    Parameters
+    ----------
+    pairs : Pairs
+
+    Attributes
+    ----------
+    inputs, targets : ndarray of float32, shape (N, 1, H, W)
+    """
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._xp = devices.current().xp
+        self.inputs, self.targets = map(self._xp.asarray, (pairs.degraded, pairs.originals))
+
+    def __call__(
+        self, indices: Sequence[int], device: chainer.backend.Device | None = None
+    ) -> tuple[NdArray, NdArray]:
+        """The images of a batch, on the GPU for any `device`."""
+        first, last = indices[0], indices[-1]
+        if last - first == len(indices) - 1 and all(b - a == 1 for a, b in itertools.pairwise(indices)):
+            return self.inputs[first : last + 1], self.targets[first : last + 1]  # in order: no copy
+        chosen = self._xp.asarray(np.asarray(indices))
+        return self.inputs[chosen], self.targets[chosen]
+
+
+class EngineUpdater(training.updaters.StandardUpdater):
+    """A StandardUpdater whose steps the GPU engine computes.
+
+    Parameters
+    ----------
+    iterator : SerialIterator
+        Over the indices of `data`.
+    optimizer : Optimizer
+    data : Resident
+
+    Attributes
+    ----------
+    vectors : Vectors
+        Of the model and the optimiser.
+    """
+
+    def __init__(
+        self, iterator: iterators.SerialIterator, optimizer: chainer.Optimizer, data: Resident
+    ) -> None:
+        super().__init__(iterator, optimizer)
+        self.vectors = Vectors(devices.current(), optimizer)
+        self._step = training_step(self.vectors, data.inputs, data.targets)
+
+    def update_core(self) -> None:
+        iterator, optimizer = self.get_iterator("main"), self.get_optimizer("main")
+        reporter.report({"loss": self._step(iterator.next())}, optimizer.target)
+        if iterator.is_new_epoch:
+            optimizer.new_epoch(auto=True)

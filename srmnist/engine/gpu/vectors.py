@@ -1,13 +1,11 @@
 """A model's arrays as views of the few vectors that the kernels read and write.
 
 Parameters, gradients, running statistics and Adam's moments stay where Chainer keeps them, under the same
-names: only that their arrays become views. So snapshots, figures and whatever else looks at the model go on
-as before.
+names; only their arrays become views. So snapshots, figures and everything else that reads the model work as
+before.
 """
 
 from __future__ import annotations
-
-import operator
 
 import chainer
 import numpy as np
@@ -16,7 +14,7 @@ from chainer.optimizers import adam
 from chainer.types import NdArray
 
 from srmnist.engine.gpu import plan
-from srmnist.engine.gpu.machine import Machine
+from srmnist.engine.gpu.device import Device
 from srmnist.engine.network import SHAPES, is_float32, is_shared, normalisations, parameters
 
 
@@ -57,59 +55,28 @@ def _is_plain(rule: chainer.UpdateRule, optimizer: chainer.Optimizer) -> bool:
 class Vectors:
     """The vectors of a model, for which `computes` holds, that an optimiser is set up with.
 
+    Making them moves the model's arrays into the vectors. They must not be replaced by others afterwards; to
+    write into them is right.
+
     Parameters
     ----------
-    machine : Machine
+    device : Device
         Where the model is.
-    optimizer : chainer.Optimizer
+    optimizer : Optimizer
         Its moments become views, too, where it has Adam's.
 
     Attributes
     ----------
-    gradients : list of ndarray of float32
-        Views of the vector "gradient", in the shapes and the order of `network.parameters`; there from the
-        first `attached` on.
+    arrays : dict of str to ndarray of float32
+        The vectors by their names in `plan`.
     """
 
-    def __init__(self, machine: Machine, optimizer: chainer.Optimizer) -> None:
-        self.machine = machine
-        self.optimizer = optimizer
-        self._arrays: dict[str, NdArray] = {}
-        self._held: list[object] = []
-
-    @property
-    def model(self) -> chainer.Chain:
-        return self.optimizer.target
-
-    def attached(self) -> dict[str, NdArray]:
-        """The vectors by name, as `plan` has them.
-
-        It is another dict, of new vectors, if any of the model's arrays has been replaced since the last
-        call.
-        """
-        found = self._found()
-        if len(found) != len(self._held) or not all(map(operator.is_, found, self._held)):
-            self._attach()
-            self._held = self._found()
-        return self._arrays
-
-    def _found(self) -> list[object]:
-        """What must stay as it is for the vectors to hold the model's values."""
-        found: list[object] = []
-        for parameter in parameters(self.model):
-            rule = parameter.update_rule
-            state = rule.state or {}
-            found += (parameter.array, rule, state.get("m"), state.get("v"))
-        for link in normalisations(self.model):
-            found += (link.avg_mean, link.avg_var)
-        return found
-
-    def _attach(self) -> None:
-        """Move the model's arrays into vectors, and put views of these in their places."""
-        empty = self.machine.empty
-        self._arrays = {name: empty(plan.COUNT, np.float32) for name in ("parameters", "gradient", "m", "v")}
-        pieces = {name: plan.split(vector) for name, vector in self._arrays.items()}
-        self.gradients = pieces["gradient"]
+    def __init__(self, device: Device, optimizer: chainer.Optimizer) -> None:
+        self.device, self.optimizer, self.model = device, optimizer, optimizer.target
+        vectors = ("parameters", "gradient", "m", "v")
+        self.arrays = {name: device.empty(plan.COUNT, np.float32) for name in vectors}
+        pieces = {name: plan.split(vector) for name, vector in self.arrays.items()}
+        self._gradients = pieces["gradient"]
         for i, parameter in enumerate(parameters(self.model)):
             rule = parameter.update_rule
             if isinstance(rule, adam.AdamRule):
@@ -120,8 +87,13 @@ class Vectors:
             pieces["parameters"][i][...] = parameter.array
             parameter.array = pieces["parameters"][i]
         for layer, link in enumerate(normalisations(self.model), 1):
-            average = empty(2 * len(link.avg_mean), np.float32)
-            self._arrays[f"average{layer}"] = average
+            average = device.empty(2 * len(link.avg_mean), np.float32)
+            self.arrays[f"average{layer}"] = average
             for name, view in zip(("avg_mean", "avg_var"), average.reshape(2, -1), strict=True):
                 view[...] = getattr(link, name)
                 setattr(link, name, view)
+
+    def give_gradients(self) -> None:
+        """Let each parameter's ``grad`` be a view of "gradient"."""
+        for parameter, gradient in zip(parameters(self.model), self._gradients, strict=True):
+            parameter.grad = gradient

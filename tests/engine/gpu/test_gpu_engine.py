@@ -10,31 +10,30 @@ import chainer
 from helpers.comparisons import assert_same, everything, images, make_model
 from helpers.gpu_engine import send, to_host
 from srmnist import CNNAE, degrade, engine
-from srmnist.engine.gpu import step
+from srmnist.engine.gpu import plan, step
 from srmnist.engine.gpu.vectors import Vectors, computes, updates
-from srmnist.engine.network import parameters
 
 
-def found_there(machine, model, x, t, train=True):
-    """What `everything` finds with the engine on a machine, in main memory."""
-    there = send(machine, model)
-    found = everything(there, machine.xp.asarray(x), machine.xp.asarray(t), plain=False, train=train)
+def found_there(device, model, x, t, train=True):
+    """What `everything` finds with the engine on a device, in main memory."""
+    there = send(device, model)
+    found = everything(there, device.xp.asarray(x), device.xp.asarray(t), plain=False, train=train)
     return {name: to_host(array) for name, array in found.items()}
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_function_equals_plain_chainer(on_machine, train):
+def test_function_equals_plain_chainer(on_device, train):
     x, t = images(3, (3, 9, 12))
     model = make_model(3)
     expected = everything(copy.deepcopy(model), x, t, plain=True, train=train)
-    assert_same(found_there(on_machine, model, x, t, train), expected, 3e-4)
+    assert_same(found_there(on_device, model, x, t, train), expected, 3e-4)
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_without_backprop_the_result_is_the_same(on_machine, train):
+def test_without_backprop_the_result_is_the_same(on_device, train):
     x, _ = images(4, (5, 9, 8))
-    one, other = (send(on_machine, make_model(4)) for _ in range(2))
-    x = on_machine.xp.asarray(x)
+    one, other = (send(on_device, make_model(4)) for _ in range(2))
+    x = on_device.xp.asarray(x)
     with chainer.using_config("train", train):
         expected = one.forward(x).array
         with chainer.no_backprop_mode():
@@ -43,20 +42,20 @@ def test_without_backprop_the_result_is_the_same(on_machine, train):
     np.testing.assert_array_equal(to_host(one.bn2.avg_var), to_host(other.bn2.avg_var))
 
 
-def test_the_engine_computes_and_plain_switches_it_off(on_machine):
-    model, x = send(on_machine, CNNAE()), on_machine.xp.zeros((1, 1, 4, 4), "float32")
+def test_the_engine_computes_and_plain_switches_it_off(on_device):
+    model, x = send(on_device, CNNAE()), on_device.xp.zeros((1, 1, 4, 4), "float32")
     assert model.forward(x).creator.label == "Restore"
     assert type(model.forward(x).creator).__module__ == "srmnist.engine.gpu.function"
     with chainer.using_config("plain", True):
         assert model.forward(x).creator.label == "Sigmoid"
 
 
-def test_the_model_used_twice_in_one_graph_keeps_both_sets_of_activations(on_machine):
+def test_the_model_used_twice_in_one_graph_keeps_both_sets_of_activations(on_device):
     x, t = images(5, (3, 8, 8))
     totals = []
     for plain in (False, True):
-        model = make_model(5) if plain else send(on_machine, make_model(5))
-        xp = np if plain else on_machine.xp
+        model = make_model(5) if plain else send(on_device, make_model(5))
+        xp = np if plain else on_device.xp
         with chainer.using_config("plain", plain):
             model.cleargrads()
             loss = model(xp.asarray(x), xp.asarray(t)) + 2 * model(xp.asarray(t), xp.asarray(x))
@@ -65,12 +64,12 @@ def test_the_model_used_twice_in_one_graph_keeps_both_sets_of_activations(on_mac
     assert_same(*totals, 3e-4)
 
 
-def test_a_second_backward_adds_to_the_first(on_machine):
+def test_a_second_backward_adds_to_the_first(on_device):
     x, t = images(14, (3, 6, 8))
     totals = []
     for plain in (False, True):
-        model = send(on_machine, make_model(14))
-        xp = on_machine.xp
+        model = send(on_device, make_model(14))
+        xp = on_device.xp
         with chainer.using_config("plain", plain):
             y = model.forward(xp.asarray(x))
             model.cleargrads()
@@ -80,59 +79,58 @@ def test_a_second_backward_adds_to_the_first(on_machine):
     assert_same(*totals, 3e-4)
 
 
-def test_gradients_of_gradients_go_through_chainers_functions(on_machine):
+def test_gradients_of_gradients_go_through_chainers_functions(on_device):
     x, t = images(6, (2, 5, 5))
     seconds = []
     for plain in (False, True):
-        model = send(on_machine, make_model(6))
+        model = send(on_device, make_model(6))
         with chainer.using_config("plain", plain), chainer.using_config("train", False):
             model.cleargrads()
-            v = chainer.Variable(on_machine.xp.asarray(x))
-            y = model.forward(v) * on_machine.xp.asarray(t)
+            v = chainer.Variable(on_device.xp.asarray(x))
+            y = model.forward(v) * on_device.xp.asarray(t)
             (gx,) = chainer.grad([y], [v], enable_double_backprop=True)
             chainer.functions.sum(gx * gx).backward()
         seconds.append({"conv2": to_host(model.conv2.W.grad), "conv4": to_host(model.conv4.W.grad)})
     assert_same(*seconds, 1e-3)
 
 
-def test_recomputing_leaves_the_running_statistics_alone(on_machine):
+def test_recomputing_leaves_the_running_statistics_alone(on_device):
     x, _ = images(7, (2, 6, 6))
-    model = send(on_machine, make_model(7))
-    y = chainer.functions.forget(model.forward, chainer.Variable(on_machine.xp.asarray(x)))
+    model = send(on_device, make_model(7))
+    y = chainer.functions.forget(model.forward, chainer.Variable(on_device.xp.asarray(x)))
     before = to_host(model.bn1.avg_mean).copy()
     chainer.functions.sum(y).backward()
     np.testing.assert_array_equal(to_host(model.bn1.avg_mean), before)
 
 
-def test_images_that_are_not_contiguous_are_read_right(on_machine):
+def test_images_that_are_not_contiguous_are_read_right(on_device):
     x, _ = images(8, (4, 8, 10))
-    model = send(on_machine, make_model(8))
-    x = on_machine.xp.asarray(x)
-    view = on_machine.xp.ascontiguousarray(x.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
+    model = send(on_device, make_model(8))
+    x = on_device.xp.asarray(x)
+    view = on_device.xp.ascontiguousarray(x.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
     with chainer.using_config("train", False):
         expected = to_host(model.forward(x).array)
         np.testing.assert_array_equal(to_host(model.forward(view).array), expected)
 
 
-def test_restore_and_degrade_work_there(on_machine, mnist):
+def test_restore_and_degrade_work_there(on_device, mnist):
     model = make_model(9)
     degraded = degrade(mnist[1][:20])
-    found = srmnist.restore(degraded, send(on_machine, model), batchsize=16)
+    found = srmnist.restore(degraded, send(on_device, model), batchsize=16)
     with chainer.using_config("plain", True):
         np.testing.assert_allclose(found, srmnist.restore(degraded, model), atol=2e-5)
-    there = to_host(degrade(on_machine.xp.asarray(mnist[1][:20])))
+    there = to_host(degrade(on_device.xp.asarray(mnist[1][:20])))
     np.testing.assert_allclose(there, degraded, atol=1e-6)
 
 
-def steps(machine, model, x, t, optimizer=None):
-    """A model set up to be trained there, and its Step."""
-    model = send(machine, model)
+def steps(device, model, x, t, optimizer=None):
+    """A model set up to be trained there, its optimiser, and the function that trains it."""
+    model = send(device, model)
     optimizer = optimizer or chainer.optimizers.Adam()
     optimizer.setup(model)
     assert computes(model)
-    assert updates(optimizer)
-    data = machine.xp.asarray(x), machine.xp.asarray(t)
-    return model, optimizer, step.Step(Vectors(machine, optimizer), *data)
+    data = device.xp.asarray(x), device.xp.asarray(t)
+    return model, optimizer, step.training_step(Vectors(device, optimizer), *data)
 
 
 def state(optimizer):
@@ -148,23 +146,22 @@ def assert_equal_state(found, expected):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_reference_trajectory_is_followed(machine, reference, mnist):
+def test_reference_trajectory_is_followed(device, reference, mnist):
     model = CNNAE()
     for name, parameter in model.namedparams():
         parameter.array[...] = reference[f"init{name}"]
     order = reference["order"]
     images_, index = np.unique(order, return_inverse=True)
     t = mnist[0][images_]
-    model, optimizer, training = steps(machine, model, degrade(t), t)
+    model, optimizer, training = steps(device, model, degrade(t), t)
     losses = []
     for i in range(20):
-        losses.append(float(training.gradients(index[64 * i : 64 * i + 64])))
+        losses.append(float(training(index[64 * i : 64 * i + 64])))
         if i == 0:
             for name, parameter in model.namedparams():
                 expected = reference[f"grad0{name}"]
                 worst = np.abs(to_host(parameter.grad) - expected).max()
                 assert worst < 1e-3 * np.abs(expected).max(), name
-        training.update()
     np.testing.assert_allclose(losses, reference["losses"], rtol=1e-3)
     found = state(optimizer)
     for name, value in chainer.serializers.npz.serialize(model).items():
@@ -174,19 +171,18 @@ def test_reference_trajectory_is_followed(machine, reference, mnist):
     assert found["t"] == found["conv1/W/t"] == 20
 
 
-def test_a_step_equals_chainers_own_with_its_adam(machine):
+def test_a_step_equals_chainers_own_with_its_adam(device):
     x, t = images(10, (12, 8, 9))
     batches = [[0, 1, 2, 3, 4], [11, 10, 3, 3, 2], [5, 6, 7, 8, 9]]
     alphas = [0.001, 0.01, 0.0001]  # as a schedule would set them
-    _, there, training = steps(machine, make_model(10), x, t)
+    _, there, training = steps(device, make_model(10), x, t)
     here = chainer.optimizers.Adam()
     here.setup(make_model(10))
     for batch, alpha in zip(batches, alphas, strict=True):
         here.alpha = there.alpha = alpha
         with chainer.using_config("plain", True):
             here.update(here.target, x[batch], t[batch])
-        training.gradients(batch)
-        training.update()
+        training(batch)
     found, expected = state(there), state(here)
     assert set(found) == set(expected)  # a snapshot can go from one device to the other
     for name, value in expected.items():
@@ -195,15 +191,14 @@ def test_a_step_equals_chainers_own_with_its_adam(machine):
         np.testing.assert_allclose(found[name], value, rtol=2e-3, atol=1e-4, err_msg=name)
 
 
-def run_some(machine, batches):
+def run_some(device, batches):
     x, t = images(11, (12, 9, 7))
-    if machine.xp is np:
-        machine.captures = 0
-    _, optimizer, training = steps(machine, make_model(11), x, t)
+    if device.xp is np:
+        device.captures = 0
+    _, optimizer, training = steps(device, make_model(11), x, t)
     losses = []
     for batch in batches:
-        losses.append(training.gradients(batch))
-        training.update()
+        losses.append(training(batch))
     return state(optimizer), [float(loss) for loss in losses]
 
 
@@ -215,13 +210,13 @@ def not_yet_said(monkeypatch):
     monkeypatch.setattr(step, "_said", set())
 
 
-def test_a_captured_step_has_the_bits_of_one_that_is_not(machine, monkeypatch, not_yet_said, capsys):
-    captured, losses = run_some(machine, BATCHES)
-    if machine.xp is np:
-        assert machine.captures == 2  # the gradients and the update, once each
+def test_a_captured_step_has_the_bits_of_one_that_is_not(device, monkeypatch, not_yet_said, capsys):
+    captured, losses = run_some(device, BATCHES)
+    if device.xp is np:
+        assert device.captures == 1
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(type(machine), "capture", no_capture)
-    uncaptured, same_losses = run_some(machine, BATCHES)
+    monkeypatch.setattr(type(device), "capture", no_capture)
+    uncaptured, same_losses = run_some(device, BATCHES)
     assert_equal_state(captured, uncaptured)
     assert losses == same_losses
 
@@ -230,20 +225,20 @@ def no_capture(self, run):
     raise RuntimeError("operation not permitted when stream is capturing")
 
 
-def test_capture_that_fails_is_told_once_and_training_goes_on(machine, monkeypatch, not_yet_said, capsys):
-    monkeypatch.setattr(type(machine), "capture", no_capture)
-    run_some(machine, BATCHES)
-    run_some(machine, BATCHES)
+def test_capture_that_fails_is_told_once_and_training_goes_on(device, monkeypatch, not_yet_said, capsys):
+    monkeypatch.setattr(type(device), "capture", no_capture)
+    run_some(device, BATCHES)
+    run_some(device, BATCHES)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(step.NO_CAPTURE)
     assert "not permitted" in line
 
 
-def test_batches_of_other_sizes_are_computed_uncaptured(machine, not_yet_said, capsys):
+def test_batches_of_other_sizes_are_computed_uncaptured(device, not_yet_said, capsys):
     mixed = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [10, 11, 3], [3, 1, 5, 9], [8, 2]]
-    found, losses = run_some(machine, mixed)
-    if machine.xp is np:
-        assert machine.captures == 2
+    found, losses = run_some(device, mixed)
+    if device.xp is np:
+        assert device.captures == 1
     x, t = images(11, (12, 9, 7))
     model = make_model(11)
     optimizer = chainer.optimizers.Adam()
@@ -256,34 +251,22 @@ def test_batches_of_other_sizes_are_computed_uncaptured(machine, not_yet_said, c
     assert capsys.readouterr().err == ""
 
 
-def test_arrays_that_are_replaced_between_steps_are_noticed(machine):
-    x, t = images(12, (4, 6, 6))
+def test_gradients_may_run_beside_the_chain_or_in_order(device):
+    """The stand-in runs a captured list's launches beside the chain as late as it may."""
+    shape, layers = plan.Shape(3, 9, 30), (plan.Normalisation(1e-5, 0.9),) * 3
+    orders = [launch.order for launch in plan.step(shape, layers)]
+    assert orders.count(plan.BESIDE) >= 5
+    assert orders[-1] == plan.JOINED
     results = []
-    for replaced in (False, True):
-        model, optimizer, training = steps(machine, make_model(12), x, t)
-        for _ in range(3):
-            training.gradients([0, 1, 2, 3])
-            training.update()
-            if replaced:
-                for parameter in parameters(model):
-                    parameter.array = parameter.array.copy()
-                    parameter.cleargrad()
-                model.bn1.avg_mean = model.bn1.avg_mean.copy()
-        results.append(state(optimizer))
+    for captured in (False, True):
+        x, t = images(12, (6, 9, 30))
+        model = send(device, make_model(12))
+        optimizer = chainer.optimizers.Adam().setup(model)
+        data = device.xp.asarray(x), device.xp.asarray(t)
+        training = step.training_step(Vectors(device, optimizer), *data, captured)
+        losses = [float(training(batch)) for batch in ([0, 1, 2], [3, 4, 5], [5, 0, 3])]
+        results.append(({"losses": np.array(losses), **state(optimizer)}))
     assert_equal_state(*results)
-
-
-def test_gradients_can_be_changed_between_backward_and_update(machine):
-    x, t = images(13, (4, 6, 6))
-    model, optimizer, training = steps(machine, make_model(13), x, t)
-    before = to_host(model.conv2.W.array).copy()
-    training.gradients([0, 1, 2, 3])
-    assert float(abs(model.conv2.W.grad).max()) > 0
-    training.gradient[...] = 0
-    assert float(abs(model.conv2.W.grad).max()) == 0
-    training.update()
-    np.testing.assert_array_equal(to_host(model.conv2.W.array), before)
-    assert optimizer.t == 1
 
 
 @pytest.mark.parametrize("why", ["hook", "amsgrad", "another optimiser", "frozen layer", "clipped rule"])

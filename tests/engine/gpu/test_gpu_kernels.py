@@ -4,6 +4,7 @@ import copy
 import ctypes
 import importlib.util
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +13,25 @@ import pytest
 import srmnist  # noqa: F401 – first: it makes Chainer import  # isort: skip
 import chainer
 from helpers.comparisons import assert_same, closest_to_kink, everything, images, make_model
-from helpers.cuda_on_cpu.machine import kernel_names
-from helpers.gpu_engine import host_machine, to_host
+from helpers.cuda_on_cpu.device import kernel_names, HostDevice, library
+from helpers.gpu_engine import host_device, to_host
 from srmnist.engine.gpu import plan
-from srmnist.engine.gpu.source import source
+from srmnist.engine.gpu.device import FLAGS, source
 from srmnist.engine.network import normalisations, parameters
 
 NAMES = ("conv1/W", "bn1/gamma", "bn1/beta", "conv2/W", "bn2/gamma", "bn2/beta", "conv3/W", "bn3/gamma",
          "bn3/beta", "conv4/W", "conv4/b")  # fmt: skip
 
 
-def buffers(machine, shape, **given):
+def buffers(device, shape, **given):
     """Every buffer of a batch; those given hold these values."""
-    arrays = {name: machine.empty(*buffer) for name, buffer in plan.buffers(shape).items()}
+    arrays = {name: device.empty(*buffer) for name, buffer in plan.buffers(shape).items()}
     for name, values in given.items():
-        arrays[name][...] = machine.xp.asarray(np.ravel(values))
+        arrays[name][...] = device.xp.asarray(np.ravel(values))
     return arrays
 
 
-def computed(machine, model, x, t, train=True):
+def computed(device, model, x, t, train=True):
     """Output, loss, every gradient and running statistic of a model, by the launches of a training step."""
     shape = plan.Shape(len(x), *x.shape[2:])
     links = normalisations(model)
@@ -38,12 +39,12 @@ def computed(machine, model, x, t, train=True):
         f"average{layer}": np.stack([link.avg_mean, link.avg_var]) for layer, link in enumerate(links, 1)
     }
     flat = np.concatenate([parameter.array.ravel() for parameter in parameters(model)])
-    arrays = buffers(machine, shape, parameters=flat, x=x, t=t, **averages)
+    arrays = buffers(device, shape, parameters=flat, x=x, t=t, **averages)
     layers = tuple(plan.Normalisation(link.eps, link.decay) for link in links)
     launches = [*plan.forward(shape, layers, train), *plan.squared_error(shape), *plan.backward(shape, train)]
-    machine.bind(launches, arrays)()
-    if machine.xp is np:
-        machine.check_guards()
+    device.bind(launches, arrays)()
+    if device.xp is np:
+        device.check_guards()
     arrays = {name: to_host(array) for name, array in arrays.items()}
     found = {f"/{name}": array for name, array in zip(NAMES, plan.split(arrays["gradient"]), strict=True)}
     for layer in (1, 2, 3):
@@ -60,17 +61,17 @@ def by_chainer(model, x, t, train=True):
 
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("shape", [(1, 1, 2), (2, 4, 28), (1, 5, 29), (3, 8, 57)])
-def test_a_step_equals_chainers_at_the_edges_of_tiles(machine, shape, train):
+def test_a_step_equals_chainers_at_the_edges_of_tiles(device, shape, train):
     # The first model of whose activations none lies where rounding would decide what its ReLU does.
     cases = ((make_model(seed), *images(seed, shape)) for seed in itertools.count())
     model, x, t = next(case for case in cases if closest_to_kink(*case[:2], train) > 1e-5)
-    assert_same(computed(machine, model, x, t, train), by_chainer(model, x, t, train), 3e-4)
+    assert_same(computed(device, model, x, t, train), by_chainer(model, x, t, train), 3e-4)
 
 
-def test_a_step_on_a_whole_batch_equals_chainers(machine):
+def test_a_step_on_a_whole_batch_equals_chainers(device):
     x, t = images(1, (64, 28, 28))
     model = make_model(1)
-    found, expected = computed(machine, model, x, t), by_chainer(model, x, t)
+    found, expected = computed(device, model, x, t), by_chainer(model, x, t)
     # Some of five million activations lie at the kink of their ReLU, where rounding decides on which side:
     # single gradients jump there, so these are compared as a whole.
     for name, value in expected.items():
@@ -82,7 +83,7 @@ def test_a_step_on_a_whole_batch_equals_chainers(machine):
 def test_the_order_in_which_a_block_s_threads_run_does_not_matter(shape):
     """If it did, a barrier would be missing."""
     x, t = images(2, shape)
-    host = host_machine()
+    host = host_device()
     forwards = computed(host, make_model(2), x, t)
     host.backwards = True
     backwards = computed(host, make_model(2), x, t)
@@ -90,44 +91,44 @@ def test_the_order_in_which_a_block_s_threads_run_does_not_matter(shape):
         np.testing.assert_array_equal(backwards[name], value, err_msg=name)
 
 
-def test_two_runs_give_the_same_bits(machine):
+def test_two_runs_give_the_same_bits(device):
     x, t = images(2, (5, 28, 28))
-    first, second = (computed(machine, make_model(2), x, t) for _ in range(2))
+    first, second = (computed(device, make_model(2), x, t) for _ in range(2))
     for name, value in first.items():
         np.testing.assert_array_equal(second[name], value, err_msg=name)
 
 
-def test_adam_is_chainers(machine):
+def test_adam_is_chainers(device):
     random = np.random.default_rng(4)
     model = make_model(4)
     optimizer = chainer.optimizers.Adam(alpha=0.01, beta1=0.8, eps=1e-6, eta=0.9, weight_decay_rate=0.02)
     optimizer.setup(model)
     shape = plan.Shape(1, 1, 1)
     flat = np.concatenate([parameter.array.ravel() for parameter in parameters(model)])
-    arrays = buffers(machine, shape, parameters=flat, m=np.zeros(plan.COUNT), v=np.zeros(plan.COUNT))
-    run = machine.bind(plan.adam(), arrays)
+    arrays = buffers(device, shape, parameters=flat, m=np.zeros(plan.COUNT), v=np.zeros(plan.COUNT))
+    run = device.bind(plan.adam(), arrays)
     for t in range(1, 4):
         gradient = random.normal(size=plan.COUNT).astype(np.float32)
         for parameter, piece in zip(parameters(model), plan.split(gradient), strict=True):
             parameter.grad = piece
         optimizer.update()
         coefficients = [optimizer.alpha_t, 1 - 0.8, 1 - 0.999, 1e-6, 0.9, 0.02]
-        machine.upload(np.array(coefficients, np.float32), arrays["coefficients"])
-        arrays["gradient"][...] = machine.xp.asarray(gradient)
+        device.upload(np.array(coefficients, np.float32), arrays["coefficients"])
+        arrays["gradient"][...] = device.xp.asarray(gradient)
         run()
         assert optimizer.t == t
     expected = np.concatenate([parameter.array.ravel() for parameter in parameters(model)])
     np.testing.assert_allclose(to_host(arrays["parameters"]), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_batches_are_gathered_by_index(machine):
+def test_batches_are_gathered_by_index(device):
     random = np.random.default_rng(5)
     inputs, targets = random.random((2, 7, 1, 5, 6), np.float32)
     shape = plan.Shape(4, 5, 6)
-    arrays = buffers(machine, shape)
-    arrays["inputs"], arrays["targets"] = machine.xp.asarray(inputs), machine.xp.asarray(targets)
-    machine.upload(np.array([6, 0, 3, 3], np.int32), arrays["indices"])
-    machine.bind(plan.batch(shape), arrays)()
+    arrays = buffers(device, shape)
+    arrays["inputs"], arrays["targets"] = device.xp.asarray(inputs), device.xp.asarray(targets)
+    device.upload(np.array([6, 0, 3, 3], np.int32), arrays["indices"])
+    device.bind(plan.batch(shape), arrays)()
     np.testing.assert_array_equal(to_host(arrays["x"]), inputs[[6, 0, 3, 3]].ravel())
     np.testing.assert_array_equal(to_host(arrays["t"]), targets[[6, 0, 3, 3]].ravel())
 
@@ -138,7 +139,7 @@ def test_every_kernel_is_launched_by_some_list():
         *plan.gradients(shape, layers), *plan.adam(), *plan.evaluation(shape, layers),
         *plan.sigmoid_gradient(shape),
     ]  # fmt: skip
-    assert {launch.kernel for launch in launches} == set(kernel_names())
+    assert {launch.kernel for launch in launches} == set(kernel_names(source()))
 
 
 def nvrtc() -> ctypes.CDLL:
@@ -151,18 +152,63 @@ def nvrtc() -> ctypes.CDLL:
     return ctypes.CDLL(str(found[0]))
 
 
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_120"])
-def test_the_kernels_compile_for(architecture):
-    library, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
-    library.nvrtcCreateProgram(ctypes.byref(program), source().encode(), b"srmnist.cu", 0, None, None)
-    flags = [b"--std=c++17", f"--gpu-architecture={architecture}".encode()]
-    flags += [b"-ftz=true", b"--device-as-default-execution-space"]  # which CuPy adds
-    status = library.nvrtcCompileProgram(program, len(flags), (ctypes.c_char_p * len(flags))(*flags))
-    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(program, log)
-    library.nvrtcGetCUBINSize(program, ctypes.byref(size))
-    assert status == 0, log.value.decode()
-    assert log.value == b""  # no warnings either
-    assert size.value > 10_000
-    library.nvrtcDestroyProgram(ctypes.byref(program))
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"])
+def test_kernels_compile_without_a_warning_and_fit_their_registers(architecture):
+    nvidia, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
+    nvidia.nvrtcCreateProgram(ctypes.byref(program), source().encode(), b"srmnist.cu", 0, None, None)
+    flags = [*FLAGS, f"--gpu-architecture={architecture}", "--ptxas-options=-v"]
+    flags += ["-ftz=true", "--device-as-default-execution-space"]  # which CuPy adds
+    encoded = (ctypes.c_char_p * len(flags))(*map(str.encode, flags))
+    status = nvidia.nvrtcCompileProgram(program, len(flags), encoded)
+    nvidia.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    written = ctypes.create_string_buffer(size.value)
+    nvidia.nvrtcGetProgramLog(program, written)
+    nvidia.nvrtcDestroyProgram(ctypes.byref(program))
+    log = written.value.decode()
+    assert status == 0, log
+    assert "warning" not in log
+    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    registers = dict(re.findall(r"Function properties for (\w+)\n.*\n.* Used (\d+) registers", log))
+    assert set(registers) == set(kernel_names(source()))
+    assert set(spills) == {("0", "0", "0")}
+    # A multiprocessor has 65,536 registers: enough for 512 threads, four blocks of a convolution.
+    assert max(map(int, registers.values())) <= 128
+
+
+@pytest.mark.parametrize("weight", [3e38, np.nan])
+def test_weights_that_have_diverged_give_a_loss_that_is_not_finite(device, weight):
+    x, t = images(15, (4, 8, 8))
+    model = make_model(15)
+    model.conv1.W.array[...] = weight
+    for train in (True, False):
+        with np.errstate(all="ignore"):
+            assert not np.isfinite(by_chainer(model, x, t, train)["loss"])
+        assert not np.isfinite(computed(device, model, x, t, train)["loss"])
+
+
+FAULTY = """
+extern "C" __global__ void __launch_bounds__(4)
+    unwritten(float* out) {
+    __shared__ float shared[4];
+    if (threadIdx.x > 0) shared[threadIdx.x] = 1.0f;
+    __syncthreads();
+    out[threadIdx.x] = shared[threadIdx.x];
+}
+extern "C" __global__ void __launch_bounds__(4)
+    shifted(float* out) {
+    float4 vector = *(const float4*)(out + 1 + 4 * threadIdx.x);
+    *(float4*)(out + 4 * threadIdx.x) = vector;
+}
+"""
+
+
+def test_stand_in_shows_shared_memory_that_nobody_wrote_and_vectors_out_of_line(tmp_path):
+    host_device()  # or there is no compiler
+    stand_in = HostDevice(library(tmp_path, FAULTY))
+    out = stand_in.empty(20, np.float32)
+    run = stand_in.bind([plan.Launch("unwritten", 2, 4, ("out",))], {"out": out})
+    for _ in range(2):
+        run()
+        np.testing.assert_array_equal(out[:4], [np.nan, 1, 1, 1])
+    with pytest.raises(AssertionError, match="4 vectors"):
+        stand_in.bind([plan.Launch("shifted", 1, 4, ("out",))], {"out": out})()

@@ -15,10 +15,10 @@ SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 15), st.integers(1, 34))
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shape=SHAPES, train=st.booleans(), seed=st.integers(0, 2**16))
-def test_a_step_equals_chainers_for_every_shape_and_mode(machine, shape, train, seed):
+def test_a_step_equals_chainers_for_every_shape_and_mode(device, shape, train, seed):
     x, t = images(seed, shape)
     model = make_model(seed)
     # One pixel has no variance: it is divided by the root of eps, and its rounding with it.
     assume(np.prod(shape) > 1 or not train)
     assume(closest_to_kink(model, x, train) > 1e-5)
-    assert_same(computed(machine, model, x, t, train), by_chainer(model, x, t, train), 3e-4)
+    assert_same(computed(device, model, x, t, train), by_chainer(model, x, t, train), 3e-4)

@@ -12,10 +12,9 @@ import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
 from conftest import write_idx
 from helpers.gpu_engine import to_host, why_no_gpu
-from srmnist.training import reports
-from srmnist.engine.gpu import plan, step
-from srmnist.engine.gpu.vectors import Vectors
-from srmnist.engine.gpu.updater import Resident, ResidentEvaluation, ResidentUpdater
+from srmnist.training import reports, train as runs
+from srmnist.engine.gpu import function, plan, updater as updaters
+from srmnist.engine.gpu.updater import Resident, resident_evaluation, resident_updater
 from srmnist.soak.small_runs import finish, results, small_data, train_command
 from srmnist.training.settings import Settings
 from srmnist.training.trainer import EpochShuffle, build_trainer, initial_model, make_pairs
@@ -25,21 +24,21 @@ from helpers.users import TRAIN, refusal, run, tree
 
 @pytest.fixture
 def data(tmp_path):
-    """Few images, and small: 30 for training in batches of 8, the last of which goes over the epoch's end."""
+    """Few images, and small: 14 for training in batches of 8, the second of which goes over the epoch's end."""
     directory = tmp_path / "data"
     directory.mkdir()
-    for half, split, count in zip(("train", "t10k"), srmnist.load_dataset(), (30, 13), strict=True):
+    for half, split, count in zip(("train", "t10k"), srmnist.load_dataset(), (14, 13), strict=True):
         write_idx(directory / f"{half}-images-idx3-ubyte", split.images[:count, 7:21, 7:21])
     return str(directory)
 
 
-def settings(machine, data, **changes):
-    gpu = -1 if machine.xp is np else 0
+def settings(device, data, **changes):
+    gpu = -1 if device.xp is np else 0
     return Settings(**{"epoch": 2, "batchsize": 8, "size": 7, "data": data, "gpu": gpu, **changes})
 
 
-def trained(machine, data, out, resume=None, every=None, **changes):
-    result = train(settings(machine, data, **changes), out, resume, io.StringIO(), every)
+def trained(device, data, out, resume=None, every=None, **changes):
+    result = train(settings(device, data, **changes), out, resume, io.StringIO(), every)
     return result, results(out)
 
 
@@ -48,8 +47,8 @@ def loaded(path):
         return dict(npz)
 
 
-def test_run_agrees_with_the_cpu_s(on_machine, data, tmp_path, monkeypatch):
-    found, _ = trained(on_machine, data, tmp_path / "there")
+def test_run_agrees_with_the_cpu_s(on_device, data, tmp_path, monkeypatch):
+    found, _ = trained(on_device, data, tmp_path / "there")
     log = json.loads((tmp_path / "there" / "log").read_text())
     monkeypatch.undo()
     expected = train(
@@ -60,71 +59,75 @@ def test_run_agrees_with_the_cpu_s(on_machine, data, tmp_path, monkeypatch):
     assert log[0]["main/loss"] == pytest.approx(here[0]["main/loss"], rel=1e-3)  # so the order is the same
     assert [entry["iteration"] for entry in log] == [entry["iteration"] for entry in here]
     # The same names, shapes and dtypes of arrays: either device goes on from the other's.
-    there, here = (loaded(tmp_path / place / "snapshot_iter_8.npz") for place in ("there", "here"))
+    there, here = (loaded(tmp_path / place / "snapshot_iter_4.npz") for place in ("there", "here"))
     assert {name: array.shape for name, array in there.items()} == {
         name: array.shape for name, array in here.items()
     }
 
 
-def test_same_seed_gives_the_same_weights_bit_for_bit(on_machine, data, tmp_path):
+def test_same_seed_gives_the_same_weights_bit_for_bit(on_device, data, tmp_path):
     first, second, other = (
-        trained(on_machine, data, tmp_path / name, seed=seed)[1]
+        trained(on_device, data, tmp_path / name, seed=seed)[1]
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert first == second
     assert first[0] != other[0]
 
 
-def test_resumed_run_has_the_bits_of_one_that_was_not_interrupted(on_machine, data, tmp_path):
-    _, expected = trained(on_machine, data, tmp_path / "whole", every=3)
-    trained(on_machine, data, tmp_path / "parts", every=3, epoch=1)
-    for snapshot in (tmp_path / "parts").glob("snapshot_iter_4.npz"):
-        snapshot.unlink()
-    _, found = trained(on_machine, data, tmp_path / "parts", resume=tmp_path / "parts", every=3)
+def test_resumed_run_has_the_bits_of_one_that_was_not_interrupted(on_device, data, tmp_path):
+    _, expected = trained(on_device, data, tmp_path / "whole", every=1)
+    trained(on_device, data, tmp_path / "parts", every=1, epoch=1)
+    (tmp_path / "parts" / "snapshot_iter_2.npz").unlink()  # go on from the middle of the epoch
+    _, found = trained(on_device, data, tmp_path / "parts", resume=tmp_path / "parts", every=1)
     assert found == expected
 
 
-def test_snapshots_go_to_the_cpu_and_back(on_machine, data, tmp_path):
+def test_snapshots_go_to_the_cpu_and_back(on_device, data, tmp_path):
     there, moving = tmp_path / "there", tmp_path / "moving"
-    trained(on_machine, data, there, epoch=1)
+    trained(on_device, data, there, epoch=1)
     shutil.copytree(there, moving)
     finish(train_command(TRAIN, data, "--batchsize", 8, "--size", 7, "--epoch", 2), moving)
-    _, found = trained(on_machine, data, moving, resume=moving, epoch=3)
-    _, expected = trained(on_machine, data, there, resume=there, epoch=3)
+    _, found = trained(on_device, data, moving, resume=moving, epoch=3)
+    _, expected = trained(on_device, data, there, resume=there, epoch=3)
     assert len(found[1]) == 3
     for one, other in zip(found[1], expected[1], strict=True):
         assert one["main/loss"] == pytest.approx(other["main/loss"], rel=1e-2)
         assert one["validation/main/loss"] == pytest.approx(other["validation/main/loss"], rel=1e-2)
 
 
-def test_plain_computes_with_the_article_s_functions(on_machine, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(step.Step, "gradients", None)
-    result, _ = trained(on_machine, data, tmp_path / "out", plain=True)
-    assert 0 < result.mse < 1
+def test_plain_trains_by_chainers_functions_alone(on_device, data, tmp_path, monkeypatch):
+    """With the engine out of order, the losses are those of plain Chainer on the CPU."""
+    monkeypatch.setattr(updaters.EngineUpdater, "update_core", None)
+    monkeypatch.setattr(function, "Restore", None)
+    _, (_, found, _) = trained(on_device, data, tmp_path / "there", plain=True)
+    monkeypatch.undo()
+    flags = Settings(epoch=2, batchsize=8, size=7, data=data, plain=True)
+    train(flags, tmp_path / "here", terminal=io.StringIO())
+    _, expected, _ = results(tmp_path / "here")
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
 
 
-def parts(machine, count=20, batchsize=8, optimizer=None):
-    """An updater on a machine, and the model that it trains."""
+def parts(device, count=20, batchsize=8, optimizer=None, hooks=()):
+    """An updater on a device, and the model that it trains."""
     pairs = make_pairs(srmnist.load_dataset().train.images[:count, 7:21, 7:21], 7)
     model = initial_model(0)
-    if machine.xp is not np:
+    if device.xp is not np:
         model.to_device("@cupy:0")
     optimizer = optimizer or chainer.optimizers.Adam()
     optimizer.setup(model)
-    resident = Resident(machine, pairs)
-    iterator = chainer.iterators.SerialIterator(resident.indices, batchsize, order_sampler=EpochShuffle(0))
-    return ResidentUpdater(iterator, optimizer, resident, Vectors(machine, optimizer)), model
-
-
-def test_an_optimiser_with_a_hook_finds_the_engine_s_gradients(on_machine, monkeypatch):
-    hooks = chainer.optimizer_hooks.WeightDecay(0.1), chainer.optimizer_hooks.GradientClipping(1e-3)
-    updater, model = parts(on_machine)
-    optimizer = updater.get_optimizer("main")
     for hook in hooks:
         optimizer.add_hook(hook)
+    iterator = chainer.iterators.SerialIterator(range(count), batchsize, order_sampler=EpochShuffle(0))
+    return resident_updater(iterator, optimizer, pairs), model
+
+
+def test_an_optimiser_with_a_hook_finds_the_engine_s_gradients(on_device, monkeypatch):
+    hooks = chainer.optimizer_hooks.WeightDecay(0.1), chainer.optimizer_hooks.GradientClipping(1e-3)
+    updater, model = parts(on_device, hooks=hooks)
     for _ in range(3):
         updater.update()
-    assert optimizer.t == 3
+    assert updater.get_optimizer("main").t == 3
     found = {name: to_host(parameter.array) for name, parameter in model.namedparams()}
     monkeypatch.undo()
 
@@ -142,7 +145,7 @@ def test_an_optimiser_with_a_hook_finds_the_engine_s_gradients(on_machine, monke
         np.testing.assert_allclose(found[name], parameter.array, rtol=1e-2, atol=2e-4, err_msg=name)
 
 
-def test_gradients_are_there_between_backward_and_update(on_machine):
+def test_gradients_are_there_between_backward_and_update(on_device):
     seen = []
 
     class Looking(chainer.optimizers.Adam):
@@ -150,7 +153,7 @@ def test_gradients_are_there_between_backward_and_update(on_machine):
             seen.append({name: to_host(p.grad).copy() for name, p in self.target.namedparams()})
             super().update(*args, **kwds)
 
-    updater, _ = parts(on_machine, optimizer=Looking())
+    updater, _ = parts(on_device, optimizer=Looking())
     updater.update()
     updater.update()
     assert len(seen) == 2
@@ -158,25 +161,25 @@ def test_gradients_are_there_between_backward_and_update(on_machine):
     assert not np.array_equal(seen[0]["/conv1/W"], seen[1]["/conv1/W"])
 
 
-def test_the_tuned_recipe_agrees_with_the_cpu_s(on_machine, data, tmp_path, monkeypatch):
+def test_the_tuned_recipe_agrees_with_the_cpu_s(on_device, data, tmp_path, monkeypatch):
     pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed, which it needs on the CPU")
-    found, _ = trained(on_machine, data, tmp_path / "there", recipe="tuned")
+    found, _ = trained(on_device, data, tmp_path / "there", recipe="tuned")
     monkeypatch.undo()
     flags = Settings(epoch=2, batchsize=8, size=7, data=data, recipe="tuned")
     expected = train(flags, tmp_path / "here", terminal=io.StringIO())
     assert found.mse == pytest.approx(expected.mse, rel=1e-2)
 
 
-def test_batches_hold_the_images_that_their_indices_name(on_machine):
+def test_batches_hold_the_images_that_their_indices_name(on_device):
     pairs = make_pairs(srmnist.load_dataset().train.images[:9], 10)
-    resident = Resident(on_machine, pairs)
+    resident = Resident(pairs)
     for batch in ([3, 4, 5], [5, 3, 4], [7], [2, 2], [1, 3, 2, 4], [8, 0]):
         x, t = resident(batch)
         np.testing.assert_array_equal(to_host(x), pairs._datasets[0][batch])
         np.testing.assert_array_equal(to_host(t), pairs._datasets[1][batch])
 
 
-def test_the_evaluation_is_the_mean_over_batches_as_on_the_cpu(on_machine, data, tmp_path, monkeypatch):
+def test_the_evaluation_is_the_mean_over_batches_as_on_the_cpu(on_device, data, tmp_path, monkeypatch):
     model = initial_model(3)
     pairs = [make_pairs(split.images, 7) for split in srmnist.load_dataset(data)]
 
@@ -185,31 +188,45 @@ def test_the_evaluation_is_the_mean_over_batches_as_on_the_cpu(on_machine, data,
         return float(trainer.get_extension("validation")(trainer)["validation/main/loss"])
 
     there = model.copy(mode="copy")
-    if on_machine.xp is not np:
+    if on_device.xp is not np:
         there.to_device("@cupy:0")
     found = evaluated(there)
     monkeypatch.undo()
     assert found == pytest.approx(evaluated(model), rel=1e-5)
 
 
-def test_the_evaluation_follows_the_weights_and_leaves_the_gradients_alone(on_machine):
-    updater, model = parts(on_machine)
-    data, vectors = updater.converter, updater._step._vectors
-    evaluation = ResidentEvaluation(data, vectors)
-    batch = [3, 1, 4, 5]
+def test_the_evaluation_follows_the_weights_and_leaves_the_gradients_alone(on_device):
+    updater, model = parts(on_device)
+    pairs = make_pairs(srmnist.load_dataset().train.images[:20, 7:21, 7:21], 7)
+    converter, evaluate = resident_evaluation(updater, pairs)
+    batch, gradient = [3, 1, 4, 5], updater.vectors.arrays["gradient"]
 
     def expected():
         with chainer.using_config("train", False), chainer.using_config("plain", True):
-            return float(model(*data(batch)).array)
+            return float(model(*Resident(pairs)(batch)).array)
 
     losses = []
     for _ in range(3):  # as launched, and as captured
         updater.update()
-        before = to_host(updater._step.gradient).copy()
-        losses.append(float(evaluation(batch)))
+        before = to_host(gradient).copy()
+        losses.append(float(evaluate(*converter(batch))))
         assert losses[-1] == pytest.approx(expected(), rel=1e-4)
-        np.testing.assert_array_equal(to_host(updater._step.gradient), before)
+        np.testing.assert_array_equal(to_host(gradient), before)
     assert len(set(losses)) == 3
+
+
+def test_diverged_run_stops_and_leaves_no_snapshot_of_it(on_device, data, tmp_path, monkeypatch):
+    """As on the CPU: the first convolution overflows, and the loss must say so."""
+
+    def diverged(seed):
+        model = initial_model(seed)
+        model.conv1.W.array[...] = 3e38
+        return model
+
+    monkeypatch.setattr(runs, "initial_model", diverged)
+    with pytest.raises(srmnist.UserError, match="diverged: main/loss is nan at iteration 1"):
+        trained(on_device, data, tmp_path)
+    assert not list(tmp_path.glob("snapshot*"))
 
 
 class Late(np.ndarray):

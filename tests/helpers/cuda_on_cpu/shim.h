@@ -1,15 +1,17 @@
 // CUDA's words for a C++ compiler: a block's threads are fibers of one thread, taking turns at each barrier.
 //
 // The fibers take their turns forwards or backwards, as is asked for: a kernel that lacks a barrier shows it by
-// other results.
+// other results. Shared memory holds NaN when a block begins: a kernel that reads what no thread has written shows
+// that. Vectors at an address that a GPU would refuse are counted.
+#include <link.h>
 #include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <functional>
-#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -23,39 +25,84 @@ using std::min;
 #define __launch_bounds__(...)
 
 struct Index { int x; };
-thread_local Index threadIdx, blockIdx, blockDim, gridDim;
+struct Team;
+struct State { Index thread, block, block_size, grid; Team* team; };
+thread_local State state;
+#define threadIdx state.thread
+#define blockIdx state.block
+#define blockDim state.block_size
+#define gridDim state.grid
 
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-inline float2 make_float2(float x, float y) { return {x, y}; }
+std::atomic<int> misaligned{0};
+
+// Vectors look at their addresses whenever they are read or written.
+static void copy_vector(void* to, const void* from, size_t size) {
+    asm volatile("" : "+r"(to), "+r"(from));  // or the compiler takes the alignment for granted
+    if ((size_t)to % size || (size_t)from % size) misaligned++;
+    memcpy(to, from, size);
+}
+#define VECTOR(name, SIZE, ...)                                                                              \
+    struct alignas(SIZE) name {                                                                              \
+        float __VA_ARGS__;                                                                                   \
+        name() = default;                                                                                    \
+        name(const name& other) { copy_vector(this, &other, SIZE); }                                         \
+        name& operator=(const name& other) { copy_vector(this, &other, SIZE); return *this; }                \
+    };
+VECTOR(float4, 16, x, y, z, w)
+VECTOR(float2, 8, x, y)
+inline float4 make_float4(float x, float y, float z, float w) {
+    float4 made;
+    made.x = x, made.y = y, made.z = z, made.w = w;
+    return made;
+}
+inline float2 make_float2(float x, float y) {
+    float2 made;
+    made.x = x, made.y = y;
+    return made;
+}
 
 constexpr int MOST_THREADS = 256, STACK = 1 << 16;
 
 struct Team {
-    std::unique_ptr<char[]> stacks{new char[MOST_THREADS * STACK]};
+    char stacks[MOST_THREADS * STACK];
     ucontext_t start[MOST_THREADS];
     jmp_buf master, fibers[MOST_THREADS];
-    bool begun[MOST_THREADS] = {}, done[MOST_THREADS];
+    bool begun[MOST_THREADS], done[MOST_THREADS];
     int current;
     const std::function<void()>* body;
 };
-thread_local Team* team;
+
+// All thread-local memory of this library: the blocks' shared memory, and `state`.
+struct Memory { void* start; size_t size; };
+static int find_memory(dl_phdr_info* library, size_t, void* found) {
+    bool ours = false;
+    for (int i = 0; i < library->dlpi_phnum; i++) {
+        const auto& part = library->dlpi_phdr[i];
+        size_t offset = (size_t)&find_memory - library->dlpi_addr - part.p_vaddr;
+        ours = ours || (part.p_type == PT_LOAD && offset < part.p_memsz);
+    }
+    for (int i = 0; ours && i < library->dlpi_phnum; i++)
+        if (library->dlpi_phdr[i].p_type == PT_TLS)
+            *(Memory*)found = {library->dlpi_tls_data, library->dlpi_phdr[i].p_memsz};
+    return ours;
+}
 
 // ucontext begins a fiber; _setjmp switches, since swapcontext asks the kernel for the signal mask each time.
 inline void __syncthreads() {
+    Team* team = state.team;
     if (!_setjmp(team->fibers[team->current])) _longjmp(team->master, 1);
 }
 
 static void run_fiber() {
     for (;;) {  // a block after the other
-        (*team->body)();
-        team->done[team->current] = true;
+        (*state.team->body)();
+        state.team->done[state.team->current] = true;
         __syncthreads();
     }
 }
 
 static void resume(int t) {
+    Team* team = state.team;
     team->current = t;
     threadIdx.x = t;
     if (_setjmp(team->master)) return;
@@ -72,6 +119,7 @@ static void resume(int t) {
 
 // One block. A fiber that ends while others wait at a barrier is, as on a GPU, no longer waited for.
 static void run_block(int threads, bool backwards) {
+    Team* team = state.team;
     std::fill(team->done, team->done + threads, false);
     for (bool busy = true; busy;) {
         busy = false;
@@ -86,20 +134,22 @@ static void run_block(int threads, bool backwards) {
 
 static void launch(int blocks, int threads, bool backwards, const std::function<void()>& body) {
     std::atomic<int> next{0};
-    auto work = [&] {
-        Team mine;
-        team = &mine;
+    static Team teams[2];  // one launch at a time
+    auto work = [&](Team& mine) {
+        std::fill(mine.begun, mine.begun + MOST_THREADS, false);
         mine.body = &body;
-        blockDim.x = threads;
-        gridDim.x = blocks;
+        state.team = &mine;
+        Memory memory{};
+        dl_iterate_phdr(find_memory, &memory);
         for (int b = next++; b < blocks; b = next++) {
-            blockIdx.x = b;
+            memset(memory.start, 0xff, memory.size);  // NaN
+            state = {{0}, {b}, {threads}, {blocks}, &mine};
             run_block(threads, backwards);
         }
     };
     std::vector<std::thread> workers;
     for (unsigned i = 0; i < std::min(2u, std::max(1u, std::thread::hardware_concurrency())); i++)
-        workers.emplace_back(work);
+        workers.emplace_back(work, std::ref(teams[i]));
     for (auto& worker : workers) worker.join();
 }
 
@@ -131,3 +181,5 @@ void run(void (*kernel)(P...), void** arguments, int blocks, int threads, bool b
         static const std::string found = letters(name);                                                      \
         return found.c_str();                                                                                \
     }
+
+extern "C" int take_misaligned() { return misaligned.exchange(0); }

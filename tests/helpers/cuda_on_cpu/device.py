@@ -1,7 +1,8 @@
-"""A stand-in for `srmnist.engine.gpu.machine.Machine` that runs the same launches on the CPU."""
+"""A stand-in for `srmnist.engine.gpu.device.Device` that runs the same launches on the CPU."""
 
 import ctypes
 import functools
+import hashlib
 import os
 import re
 import shutil
@@ -11,28 +12,28 @@ from pathlib import Path
 
 import numpy as np
 
-from srmnist.engine.gpu.plan import Place
-from srmnist.engine.gpu.source import source
+from srmnist.engine.gpu.plan import BESIDE, JOINED, Place
 
 COMPILER = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++") or shutil.which("clang++")
 _LETTERS = {"i": np.int32, "l": np.int64, "d": np.float64, "F": np.float32, "D": np.float64, "I": np.int32}
 _GUARD = 64  # elements before and after each buffer, which no kernel may touch
 
 
-def kernel_names() -> list[str]:
-    """Every kernel of the source."""
-    macros = re.findall(r"(?m)^(?:CONV3X3|WEIGHT_GRADIENT)\((\w+),", source())
-    plain = re.findall(r'extern "C" __global__ void __launch_bounds__\([^;{]*?\)\s+(\w+)\(', source())
+def kernel_names(source: str) -> list[str]:
+    """Every kernel of a source."""
+    macros = re.findall(r"(?m)^(?:CONV3X3|WEIGHT_GRADIENT)\((\w+),", source)
+    plain = re.findall(r'extern "C" __global__ void __launch_bounds__\([^;{]*?\)\s+(\w+)\(', source)
     return sorted({*macros, *plain} - {"name"})
 
 
 @functools.cache
-def library(directory: Path) -> ctypes.CDLL:
-    """The kernels, compiled once for all tests."""
-    program, built = directory / "kernels.cpp", directory / "kernels.so"
+def library(directory: Path, source: str) -> ctypes.CDLL:
+    """A source's kernels, compiled once for all tests."""
+    stem = hashlib.sha256(source.encode()).hexdigest()[:16]
+    program, built = directory / f"{stem}.cpp", directory / f"{stem}.so"
     shim = (Path(__file__).parent / "shim.h").read_text()
-    exports = "\n".join(f"EXPORT({name})" for name in kernel_names())
-    program.write_text(f"{shim}\n{source()}\n{exports}\n")
+    exports = "\n".join(f"EXPORT({name})" for name in kernel_names(source))
+    program.write_text(f"{shim}\n{source}\n{exports}\n")
     # A GPU's compiler fuses a product and a sum into one rounding, too.
     flags = "-std=c++17 -O3 -march=native -ffp-contract=fast -w -shared -fPIC -pthread"
     flags += " -U_FORTIFY_SOURCE"  # which takes a fiber's longjmp for an accident
@@ -41,8 +42,13 @@ def library(directory: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(built))
 
 
-class HostMachine:
+class HostDevice:
     """NumPy instead of CuPy. Fresh buffers hold NaN, and are watched at both ends.
+
+    Parameters
+    ----------
+    kernels : CDLL
+        From `library`.
 
     Attributes
     ----------
@@ -54,11 +60,14 @@ class HostMachine:
 
     xp = np
 
-    def __init__(self, directory: Path) -> None:
-        self._library = library(directory)
+    def __init__(self, kernels: ctypes.CDLL) -> None:
+        self._library = kernels
         self._guarded: list[np.ndarray] = []
         self.backwards = False
         self.captures = 0
+
+    def compile(self) -> None:
+        """Compiled they are."""
 
     def empty(self, size: int, dtype: type) -> np.ndarray:
         poison = np.nan if np.dtype(dtype).kind == "f" else -(2**31)
@@ -79,18 +88,30 @@ class HostMachine:
     def upload(self, array: np.ndarray, to: np.ndarray) -> None:
         to[:] = array
 
-    def bind(self, launches, arrays) -> Callable[[], None]:
-        bound = [self._bind(launch, arrays) for launch in launches]
+    def bind(self, launches, arrays) -> Callable[..., None]:
+        """As `Device.bind`; with two streams, what may run beside the rest runs as late as it may."""
+        bound = [(launch.order, self._bind(launch, arrays)) for launch in launches]
 
-        def run() -> None:
-            for call in bound:
+        def run(chain=None, beside=None) -> None:
+            late = []
+            for order, call in bound:
+                if chain and order == BESIDE:
+                    late.append(call)
+                    continue
+                if order == JOINED:
+                    while late:
+                        late.pop(0)()
                 call()
+            for call in late:
+                call()
+            misaligned = self._library.take_misaligned()
+            assert misaligned == 0, f"{misaligned} vectors were read or written at an address they cannot be"
 
         return run
 
-    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, run: Callable[..., None]) -> Callable[[], None]:
         self.captures += 1
-        return run
+        return lambda: run("chain", "beside")
 
     def _bind(self, launch, arrays) -> Callable[[], None]:
         function = getattr(self._library, f"run_{launch.kernel}")

@@ -7,28 +7,36 @@ import pytest
 
 import srmnist  # noqa: F401 – first: it makes Chainer import
 from chainer.backends import cuda
-from srmnist.engine.gpu import machine as machines
-from srmnist.engine.gpu.machine import Machine
-from srmnist.engine.gpu.plan import Launch, Place
+from srmnist.engine.gpu import device as devices
+from srmnist.engine.gpu.device import Device
+from srmnist.engine.gpu.plan import BESIDE, JOINED, Launch, Place
 
 
 class Stream:
     """A stream that notes what is done with it."""
 
-    events: list[str]
+    events: list
     broken = False
+    made = 0
 
     def __init__(self, non_blocking: bool) -> None:
-        self.events.append("new")
+        self.name = ("chain", "beside")[Stream.made % 2]
+        Stream.made += 1
 
     def __enter__(self) -> None:
-        self.events.append("enter")
+        self.events.append(f"enter {self.name}")
 
     def __exit__(self, *exception: object) -> None:
-        self.events.append("leave")
+        self.events.append(f"leave {self.name}")
 
     def begin_capture(self) -> None:
         self.events.append("begin")
+
+    def record(self) -> str:
+        return self.name
+
+    def wait_event(self, event: str) -> None:
+        self.events.append(f"{self.name} waits for {event}")
 
     def end_capture(self) -> SimpleNamespace:
         self.events.append("end")
@@ -39,7 +47,7 @@ class Stream:
 
 @pytest.fixture
 def launched(monkeypatch):
-    """CuPy, as far as a Machine knows it; what kernels and streams are asked to do comes here."""
+    """CuPy, as far as a Device knows it; what kernels and streams are asked to do comes here."""
     calls = []
 
     class Module:
@@ -74,7 +82,7 @@ def test_launches_are_made_in_order_with_buffers_places_and_null_pointers(launch
         Launch("first", 3, 128, ("a", None, np.int32(7))),
         Launch("second", 1, 32, (Place("a", 2), "b")),
     ]
-    Machine(0).bind(launches, arrays)()
+    Device(0).bind(launches, arrays)()
     (first, second) = launched
     assert first[:3] == ("first", (3,), (128,))
     array, null, number = first[3]
@@ -85,22 +93,30 @@ def test_launches_are_made_in_order_with_buffers_places_and_null_pointers(launch
     assert second[3][0].ctypes.data == arrays["a"].ctypes.data + 2 * arrays["a"].itemsize
 
 
-def test_capture_records_on_a_stream_of_its_own_and_replays_on_the_current_one(launched):
-    replay = Machine(0).capture(lambda: launched.append("run"))
-    assert launched == ["new", "enter", "begin", "run", "end", "leave"]
+def test_capture_records_on_streams_of_its_own_and_replays_on_the_current_one(launched):
+    orders = [("a", 0), ("b", BESIDE), ("c", 0), ("d", BESIDE), ("e", JOINED), ("f", BESIDE)]
+    run = Device(0).bind([Launch(name, 1, 32, (), order) for name, order in orders], {})
+    run()
+    assert [call[0] for call in launched] == list("abcdef")
+    launched.clear()
+    replay = Device(0).capture(run)
     replay()
-    replay()
-    assert launched[6:] == ["replay", "replay"]
+    beside = ["beside waits for chain", "enter beside"]
+    assert [call if isinstance(call, str) else call[0] for call in launched] == [
+        *("enter chain", "begin", "a", *beside, "b", "leave beside", "c", *beside, "d", "leave beside"),
+        *("chain waits for beside", "e", *beside, "f", "leave beside", "chain waits for beside"),
+        *("end", "leave chain", "replay"),
+    ]
 
 
 def test_capture_that_fails_is_ended(launched, monkeypatch):
-    def not_permitted():
+    def not_permitted(chain, beside):
         raise RuntimeError("not permitted")
 
     monkeypatch.setattr(Stream, "broken", True)
     with pytest.raises(RuntimeError, match="not permitted"):
-        Machine(0).capture(not_permitted)
-    assert launched == ["new", "enter", "begin", "end", "leave"]
+        Device(0).capture(not_permitted)
+    assert launched == ["enter chain", "begin", "end", "leave chain"]
 
 
 def test_an_upload_waits_only_until_the_memory_it_passes_through_is_free(launched):
@@ -108,16 +124,16 @@ def test_an_upload_waits_only_until_the_memory_it_passes_through_is_free(launche
         def set(self, array):
             launched.append(("set", array, array.copy()))
 
-    machine, uploads = Machine(0), 2 * machines._STAGES
+    device, uploads = Device(0), 2 * devices._STAGES
     for number in range(uploads):
         array = np.full(3 + number % 2, number, np.int32)
-        machine.upload(array, Buffer())
+        device.upload(array, Buffer())
         array[:] = -1
     turns = [launched[i : i + 3] for i in range(0, len(launched), 3)]
     assert [[call[0] for call in turn] for turn in turns] == [["wait", "set", "record"]] * uploads
     assert all(turn[0][1] is turn[2][1] for turn in turns)  # the event of that memory
-    assert len({turn[0][1] for turn in turns}) == machines._STAGES
+    assert len({turn[0][1] for turn in turns}) == devices._STAGES
     for i, (_, (_, sent, content), _) in enumerate(turns):
         np.testing.assert_array_equal(content, np.full(3 + i % 2, i))
-        if i >= machines._STAGES:  # not written to again
+        if i >= devices._STAGES:  # not written to again
             np.testing.assert_array_equal(sent, content)
