@@ -1,6 +1,5 @@
 """Time the engine against plain Chainer and, where PyTorch is installed, against PyTorch."""
 
-import json
 from pathlib import Path
 
 from srmnist.system import cli
@@ -8,27 +7,30 @@ from srmnist.system import cli
 
 def main() -> None:
     args = parse_args()
+    from srmnist.benchmark import output
     from srmnist.system import files
-    from srmnist.system.errors import UserError
 
-    try:
-        from srmnist.benchmark import gpu, ranks, report
-    except ImportError as error:
-        raise UserError(f"there is no engine to time: {error}; pip install numba") from error
+    for path in (args.json, args.plot):
+        output.require_writable(path)
     if args.mpi:
+        from srmnist.benchmark import ranks
+
         result = ranks.run(args.batchsize, args.rounds)
         print(ranks.table(result))
-    elif args.gpu >= 0:
-        result = gpu.run(args.gpu, args.batchsize, args.rounds)
-        print(gpu.table(result))
+    elif args.kernels:
+        from srmnist.benchmark import kernels
+
+        result = kernels.run(args.gpu, args.batchsize)
+        print(kernels.table(result))
     else:
-        result = report.run(args.batchsize, args.rounds, args.plot is not None)
-        print(report.table(result))
+        from srmnist.benchmark import comparison
+
+        result = comparison.run(args.batchsize, args.rounds, args.gpu, args.plot is not None)
+        print(comparison.table(result))
     if args.json:
-        text = json.dumps(result, indent=2) + "\n"
-        files.write_whole(args.json, lambda file: file.write(text.encode()))
+        output.write_json(args.json, result)
     if args.plot:
-        figure = report.figure(result)
+        figure = comparison.figure(result)
         files.write_whole(args.plot, lambda file: figure.savefig(file, format="png", dpi=120))
 
 
@@ -40,20 +42,18 @@ def parse_args():
     parser.add_gpu_flag()
     parser.add_argument("--rounds", type=cli.positive, default=10, help="turns of each variant (default: 10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE",
-        help="draw them there, and measure also how the cost grows with batch and threads",
-    )  # fmt: skip
-    parser.add_argument(
-        "--mpi",
-        action="store_true",
-        help="time instead 1 and 2 processes of mpiexec, with one thread each",
-    )
-    args = parser.parse()
+    plot = "draw them there, and measure also how the cost grows with batch and threads"
+    parser.add_argument("--plot", type=Path, metavar="FILE", help=plot)
+    parser.add_argument("--kernels", action="store_true", help="time instead each kernel of a step on the GPU")
+    mpi = "time instead 1 and 2 processes of mpiexec, with one thread each"
+    parser.add_argument("--mpi", action="store_true", help=mpi)
+    args = parser.parse_args()
     if args.mpi and args.gpu >= 0:
         parser.error("argument --mpi: times processes on the CPU only")
     if args.plot and (args.mpi or args.gpu >= 0):
         parser.error("argument --plot: draws the figures of the CPU's threads only")
+    if args.kernels and args.gpu < 0:
+        parser.error("argument --kernels: times a GPU's; add --gpu 0")
     return args
 
 

@@ -1,7 +1,7 @@
 """What a training step, an evaluation and an epoch cost.
 
 All variants compute the same network on the same batch with the same optimiser. They take turns, round by
-round, so that a machine that others use as well disturbs them alike; medians are quoted.
+round, so that other work on the computer disturbs them alike; medians are quoted.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -19,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import chainer
-import numba
 import numpy as np
 from chainer import iterators, training
+from chainer.backends import cuda
 
 from srmnist.benchmark.variants import (
     CHAINERS,
@@ -33,20 +32,20 @@ from srmnist.benchmark.variants import (
 )
 from srmnist.data import load_mnist
 from srmnist.degradation import degrade
-from srmnist.engine.cpu import threads
 
 _SIDE = 28
 _IMAGES = 60_000
 # A turn is a pause, in which the threads of the variant before stop spinning, one run that is not counted,
-# and a few that are.
+# and a few measurements.
 _PAUSE, _TURN = 0.05, 4
+GPU_RUNS = 50  # in one measurement on a GPU, which works on while the host is ahead
 KINDS = ("step", "evaluate")
 
 
 def flops(batch: int, train: bool) -> float:
     """Floating-point operations that the convolutions take by their definition, an addition being one.
 
-    Backward costs forward twice, less the first layer's input gradient, which nobody asks for.
+    Backward costs forward twice, less the first layer's input gradient, which nobody needs.
     """
     layers = [16, 16 * 32, 32 * 64, 64]
     forward = 2 * 9 * sum(layers) * _SIDE**2 * batch
@@ -54,9 +53,30 @@ def flops(batch: int, train: bool) -> float:
 
 
 def measure(
-    made: dict[str, Variant], batch: int, rounds: int, warmup: int = 3, kinds: tuple[str, ...] = KINDS
+    made: dict[str, Variant],
+    batch: int,
+    rounds: int,
+    warmup: int = 3,
+    kinds: tuple[str, ...] = KINDS,
+    runs: int = 1,
+    synchronise: Callable[[], object] = lambda: None,
 ) -> dict[str, dict[str, float]]:
-    """Median milliseconds of a training step and of an evaluation, the variants taking turns."""
+    """Median milliseconds of a training step and of an evaluation, the variants taking turns.
+
+    Parameters
+    ----------
+    made : dict of str to Variant
+    batch : int
+        Images a step.
+    rounds, warmup : int
+        Turns that each variant takes: that count, and before these, that do not.
+    kinds : tuple of str
+        Of `KINDS`.
+    runs : int, default 1
+        Runs in one measurement, whose mean it is.
+    synchronise : function, optional
+        Waits for the device: each measurement is from an idle device to an idle device.
+    """
     random = np.random.default_rng(0)
     times: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in kinds} for name in made}
     for round_ in range(warmup + rounds):
@@ -67,10 +87,13 @@ def measure(
                 time.sleep(_PAUSE)
                 run(indices)
                 for _ in range(_TURN):
+                    synchronise()
                     start = time.perf_counter()
-                    run(indices)
+                    for _ in range(runs):
+                        run(indices)
+                    synchronise()
                     if round_ >= warmup:
-                        times[name][kind].append((time.perf_counter() - start) * 1e3)
+                        times[name][kind].append((time.perf_counter() - start) / runs * 1e3)
     return {
         name: {kind: statistics.median(values) for kind, values in of_name.items()}
         for name, of_name in times.items()
@@ -78,10 +101,10 @@ def measure(
 
 
 def epoch_seconds(made: dict[str, Variant], batch: int, part: float = 0.05) -> dict[str, float]:
-    """Seconds of one epoch of 60,000 images, from a part of it.
+    """Seconds of one epoch of 60,000 images on the CPU, from a part of it.
 
     Chainer's variants go through their iterator and updater, as in training; PyTorch's index tensors, which
-    is the quickest that it can be fed.
+    is the quickest way to feed it.
     """
     steps = max(1, round(_IMAGES / batch * part))
     random = np.random.default_rng(0)
@@ -125,31 +148,49 @@ def growth(names: list[str], batches: list[int], counts: list[int]) -> list[dict
     return rows
 
 
+def thread_counts() -> list[int]:
+    """One thread, and twice as many each time, up to as many as the engine takes by itself."""
+    from srmnist.engine.cpu import threads
+
+    most = threads.thread_count()
+    return sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
+
+
 def set_threads(count: int) -> None:
     """Let the engine, and PyTorch where it is loaded, use so many threads."""
+    import numba
+
     numba.set_num_threads(count)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)
 
 
-def matrix_product_peak(size: int = 2048, rounds: int = 7) -> float:
-    """GFLOP/s of the best large float32 matrix product at hand: the machine's practical peak."""
+def matrix_product_peak(gpu: int = -1, rounds: int = 7) -> float:
+    """GFLOP/s of the best large float32 matrix product at hand, without TF32: the practical peak."""
+    size, runs, synchronise = (4096, 20, synchroniser(gpu)) if gpu >= 0 else (2048, 1, lambda: None)
     a = np.random.default_rng(0).random((size, size), np.float32)
-    products: list[Callable[[], Any]] = [lambda: a @ a]
-    if "torch" in sys.modules:
-        b = sys.modules["torch"].from_numpy(a)
-        products.append(lambda: b @ b)
+    factors: list[Any] = [cuda.cupy.asarray(a) if gpu >= 0 else a]
+    if gpu < 0 and "torch" in sys.modules:
+        factors.append(sys.modules["torch"].from_numpy(a))
     best = 0.0
-    for product in products:
+    for factor in factors:
         for _ in range(rounds):
+            synchronise()
             start = time.perf_counter()
-            product()
-            best = max(best, 2 * size**3 / (time.perf_counter() - start) / 1e9)
+            for _ in range(runs):
+                factor @ factor
+            synchronise()
+            best = max(best, runs * 2 * size**3 / (time.perf_counter() - start) / 1e9)
     return best
 
 
+def synchroniser(gpu: int) -> Callable[[], object]:
+    """What waits for the device."""
+    return cuda.cupy.cuda.runtime.deviceSynchronize if gpu >= 0 else lambda: None
+
+
 def peak_memory(name: str, steps: int = 20) -> float:
-    """Peak resident megabytes of a process that holds MNIST and trains with one variant."""
+    """Peak resident megabytes of a process that holds MNIST and trains with one variant on the CPU."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_memory, (name, steps))
 
@@ -163,20 +204,24 @@ def _peak_memory(name: str, steps: int) -> float:
         variant.step(random.choice(len(train), 64))
     for start in range(0, 640, 64):
         variant.evaluate(np.arange(start, start + 64))
-    return _peak_resident_kilobytes() / 1024
+    return peak_resident_bytes() / 2**20
 
 
-def _peak_resident_kilobytes() -> float:
+def peak_resident_bytes(status: Path = Path("/proc/self/status")) -> int:
     """Of this process alone: what getrusage says on Linux remembers the parent's peak."""
-    status = Path("/proc/self/status")
     if status.exists():
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return float(peak.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return int(peak.split()[1]) * 1024
+    import resource
+
+    peak_of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_of_process if sys.platform == "darwin" else peak_of_process * 1024
 
 
-def machine() -> str:
+def processor() -> str:
     """The processor's name, and how many of its cores this process may use."""
+    from srmnist.engine.cpu import threads
+
     name = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.exists():
@@ -184,3 +229,11 @@ def machine() -> str:
         name = models[0].partition(":")[2].strip() if models else name
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name}, {cores} core{'s' if cores != 1 else ''}, {threads.thread_count()} threads"
+
+
+def card(gpu: int) -> str:
+    """The GPU's name, and its driver's CUDA."""
+    runtime = cuda.cupy.cuda.runtime
+    name = runtime.getDeviceProperties(gpu)["name"].decode()
+    major, minor = divmod(runtime.driverGetVersion(), 1000)
+    return f"{name}, CUDA {major}.{minor // 10}"

@@ -62,19 +62,19 @@ def run(batch: int, rounds: int) -> dict[str, Any]:
     for count, row in rows.items():
         row["weak_efficiency"] = rows[1]["weak"] / row["weak"]
         row["strong_efficiency"] = rows[1]["strong"] / (count * row["strong"])
-    return {"machine": measure.machine(), "batch": batch, "ranks": rows}
+    return {"machine": measure.processor(), "batch": batch, "ranks": rows}
 
 
-def table(report: dict[str, Any]) -> str:
-    """The report for a terminal."""
-    batch = report["batch"]
+def table(result: dict[str, Any]) -> str:
+    """The result for a terminal."""
+    batch = result["batch"]
     lines = [
-        report["machine"].rpartition(",")[0] + ", one thread a rank; float32, communicator naive",
+        result["machine"].rpartition(",")[0] + ", one thread a rank; float32, communicator naive",
         "",
         f"{'':8}{f'{batch} images a rank':>31}{f'{batch} images in all':>30}{'exchange':>10}",
         f"{'ranks':8}" + 2 * f"{'step':>9}{'images/s':>10}{'efficiency':>11}",
     ]
-    for count, row in report["ranks"].items():
+    for count, row in result["ranks"].items():
         line = f"{count:<8}"
         for kind, images in (("weak", batch * count), ("strong", batch // count * count)):
             rate, efficiency = images / row[kind] * 1e3, row[f"{kind}_efficiency"]
@@ -117,8 +117,8 @@ def _turn(count: int, batch: int) -> dict[str, float]:
 def _measure(ranks: Ranks, batch: int, out: Path) -> dict[str, float]:
     """Milliseconds of a step of both kinds, and of the exchange of gradients."""
     measured = {}
-    for kind, share in (("weak", batch), ("strong", batch // ranks.size)):
-        trainer = _trainer(ranks, share, out)
+    for kind, images in (("weak", batch), ("strong", batch // ranks.size)):
+        trainer = _trainer(ranks, images, out)
         times: list[float] = []
         trainer.extend(lambda _, times=times: times.append(time.perf_counter()), name="clock", priority=-1000,
                        trigger=lambda _: True)  # fmt: skip

@@ -1,94 +1,125 @@
-"""The GPU's benchmark measures what it says, and its report fits a terminal."""
+"""The GPU's benchmarks measure what they say, and what they say fits a terminal."""
 
+import io
 import json
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import srmnist
+from conftest import ROOT
 from helpers.gpu_engine import why_no_gpu
-from helpers.users import refusal, run, SCRIPTS
-
-pytest.importorskip("numba", reason="the benchmark times the CPU engine too")
-from srmnist.benchmark import gpu
-from srmnist.benchmark.variants import TORCHES
-
-
-def test_variants_take_turns_and_each_turn_begins_and_ends_with_an_idle_device():
-    events = []
-
-    def noting(name):
-        return gpu.Variant(*(lambda batch, kind=kind: events.append((name, kind)) for kind in gpu.KINDS))
-
-    made = {name: noting(name) for name in ("a", "b")}
-    times = gpu.measure(made, 4, 2, 10, synchronise=lambda: events.append("idle"))
-    assert set(times) == {"a", "b"}
-    assert all(value > 0 for row in times.values() for value in row.values())
-    for name in made:
-        for kind in gpu.KINDS:
-            assert events.count((name, kind)) == gpu._WARMUP + 2 * gpu._TURN[kind]
-    changes = [events[i] for i in range(len(events)) if i == 0 or events[i] != events[i - 1]]
-    assert changes[::2] == ["idle"] * len(changes[::2])
+from helpers.users import SCRIPTS, refusal, run
+from srmnist.benchmark import first_card, kernels, measure, variants
+from srmnist.engine.gpu import plan
+from srmnist.training.settings import Settings
 
 
-def test_a_pytorch_that_cannot_compute_is_left_out_and_said(monkeypatch, capsys):
-    def made(*args, **kwds):
-        return gpu.Variant(lambda batch: None, lambda batch: None)
+def test_every_launch_of_a_step_is_measured_on_buffers_that_hold_numbers(device):
+    seen = []
 
-    def made_by_torch(degraded, originals, name, device):
-        def fail(batch):
-            raise RuntimeError("Cannot find a working triton installation\nMuch advice.")
+    def note(run):
+        run()
+        seen.append(run)
+        return len(seen)
 
-        return gpu.Variant(fail, fail) if name == "torch.compile" else made()
-
-    available = SimpleNamespace(is_available=lambda: True)
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=available, device=lambda *names: names))
-    for name, function in (("_engine", made), ("_plain_chainer", made), ("_torch", made_by_torch)):
-        monkeypatch.setattr(gpu, name, function)
-    found = gpu.variants(np.empty(0), np.empty(0), 0, 4)
-    assert set(TORCHES) - set(found) == {"torch.compile"}
-    assert capsys.readouterr().err == "torch.compile is left out: Cannot find a working triton installation\n"
+    rows, step = kernels.measured(device, 2, note)
+    shape, layers = plan.Shape(2, 28, 28), (plan.Normalisation(2e-5, 0.9),) * 3
+    assert [row["kernel"] for row in rows] == [launch.kernel for launch in plan.step(shape, layers)]
+    assert step == 1
+    assert [row["microseconds"] for row in rows] == list(range(2, len(rows) + 2))
 
 
-def test_the_table_fits_a_narrow_terminal_and_names_the_ratios():
-    row = {"step_ms": 0.4, "evaluate_ms": 0.12, "step_gflops": 17_000.0, "evaluate_gflops": 20_000.0}
-    text = gpu.table({
-        "machine": "a card, CUDA 13.0", "versions": {"chainer": "7.8.1"}, "batch": 64,
-        "matrix_product_gflops": 50_000.0,
-        "variants": {gpu.ENGINE: row, "PyTorch channels_last": {**row, "step_ms": 1.2}},
-        "speedup": {"PyTorch channels_last": {"step": 3.0, "evaluate": 1.0}},
-        "ten_epochs": {"seconds": 5.0, "mse": 0.0148},
-    })  # fmt: skip
+def test_the_table_of_kernels_fits_a_narrow_terminal():
+    row = {"kernel": "conv3_gradient", "blocks": 14_336, "threads": 128, "microseconds": 1034.56,
+           "registers": 128, "local_bytes": 0, "shared_bytes": 24_192}  # fmt: skip
+    result = {
+        "machine": "a card, CUDA 13.0",
+        "batch": 64,
+        "kernels": [row],
+        "sum_us": 234.5,
+        "step_us": 199.9,
+    }
+    text = kernels.table(result)
     assert max(map(len, text.splitlines())) <= 79
-    assert "× 3.00" in text
-    assert "5.0 s" in text
+    assert "sum 234.5 µs; the step as one graph 199.9 µs" in text
 
 
-def test_without_a_gpu_it_is_refused_in_one_line(tmp_path):
+@pytest.mark.parametrize(("same", "seeds"), [(True, (1, 1)), (False, (1, 2))])
+def test_two_runs_that_differ_by_a_bit_are_refused(monkeypatch, same, seeds):
+    seeds = iter(seeds)
+
+    def train(settings, out, terminal):
+        assert isinstance(terminal, io.StringIO)
+        (out / "model.npz").write_bytes(bytes([next(seeds)]))
+        return type("Result", (), {"seconds": 1.0, "mse": 0.5})
+
+    monkeypatch.setattr(first_card, "train", train)
+    if same:
+        assert first_card.twice(Settings()) == [{"seconds": 1.0, "mse": 0.5}] * 2
+    else:
+        with pytest.raises(srmnist.UserError, match="two runs of seed 0 give different weights"):
+            first_card.twice(Settings())
+
+
+def test_tests_that_fail_or_are_all_skipped_stop_the_check(tmp_path, capsys):
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu")
+    (tmp_path / "tests").mkdir()
+    test = tmp_path / "tests" / "test_some.py"
+    text = "import pytest\n@pytest.mark.gpu\ndef test_some():\n    {}\ndef test_other():\n    assert False\n"
+    test.write_text(text.format("pass"))
+    assert "1 passed" in first_card.passed(tmp_path / "tests")
+    for deed in ("assert False", "pytest.skip('no')"):
+        test.write_text(text.format(deed))
+        with pytest.raises(srmnist.UserError, match="the tests on the GPU fail"):
+            first_card.passed(tmp_path / "tests")
+    assert "assert False" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["benchmark.py", "--gpu", "0"], ["check_gpu.py"]])
+def test_without_a_gpu_it_is_refused_in_one_line(tmp_path, command):
     if not why_no_gpu():
         pytest.skip("there is a GPU")
-    command = [sys.executable, str(SCRIPTS / "benchmark.py"), "--gpu", "0", "--json", "gpu.json"]
+    name, *flags = command
+    command = [sys.executable, str(SCRIPTS / name), *flags, "--json", "gpu.json"]
     assert "--gpu 0" in refusal(run(command, cwd=tmp_path))
     assert not (tmp_path / "gpu.json").exists()
 
 
-def test_plot_is_the_cpu_s(tmp_path):
-    command = [sys.executable, str(SCRIPTS / "benchmark.py"), "--gpu", "0", "--plot", "figure.png"]
-    assert "--plot" in refusal(run(command, cwd=tmp_path))
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--gpu", "0", "--plot", "figure.png"], "--plot"),
+        (["--gpu", "0", "--mpi"], "--mpi"),
+        (["--kernels"], "--gpu"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(monkeypatch, capsys, flags, named):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import benchmark
+
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *flags])
+    with pytest.raises(SystemExit):
+        benchmark.parse_args()
+    assert named in capsys.readouterr().err
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_every_variant_is_measured(tmp_path):
+def test_on_a_gpu_every_variant_is_measured():
     if why_no_gpu():
         pytest.skip(why_no_gpu())
-    _, originals = srmnist.load_mnist()
-    from srmnist.system.device import select_device
-
-    select_device(0)
-    made = gpu.variants(srmnist.degrade(originals[:64]), originals[:64], 0, 16)
-    times = gpu.measure(made, 16, 1, 64)
-    assert {gpu.ENGINE, gpu.UNCAPTURED, gpu.PLAIN} <= set(times)
+    made = variants.variants(variants.available(0), 0, 16)
+    times = measure.measure(made, 16, 1, runs=2, synchronise=measure.synchroniser(0))
+    assert {variants.ENGINE, variants.UNCAPTURED, variants.PLAIN} <= set(times)
     assert all(np.isfinite(value) and value > 0 for row in times.values() for value in row.values())
     json.dumps(times)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_every_kernel_is_measured():
+    if why_no_gpu():
+        pytest.skip(why_no_gpu())
+    result = kernels.run(0, 8)
+    assert all(row["microseconds"] > 0 and row["local_bytes"] == 0 for row in result["kernels"])
+    json.dumps(result)

@@ -1,4 +1,4 @@
-"""A pytest plugin with what the tests of the GPU engine share: a device to run it on, a GPU or its stand-in."""
+"""A pytest plugin that the tests of the GPU engine share: a device to run it on, a GPU or its stand-in."""
 
 import functools
 import tempfile

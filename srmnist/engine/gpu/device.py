@@ -43,20 +43,27 @@ class Device:
 
     Launches go to CuPy's current stream.
 
+    Parameters
+    ----------
+    number : int
+        CUDA's.
+    allocator : function, optional
+        Gives memory for buffers, as CuPy's allocators do; by default from a pool of this device's own.
+
     Attributes
     ----------
     xp : module
         CuPy.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, allocator: Callable | None = None) -> None:
         self.xp = cuda.cupy
         self._number = number
         self._module = self.xp.RawModule(code=source(), options=FLAGS)
         self.kernel = functools.cache(self._module.get_function)
         # The engine's buffers come from a pool of their own, which lives as long as the program: a captured
         # graph holds their addresses, but does not keep them alive.
-        self._pool = self.xp.cuda.MemoryPool()
+        self._allocator = allocator or self.xp.cuda.MemoryPool().malloc
         # From pageable memory CUDA may wait for the stream before it copies; from pinned memory never.
         self._sent = [self.xp.cuda.Event(disable_timing=True) for _ in range(_STAGES)]
         self._pinned = [np.empty(0, np.uint8)] * _STAGES
@@ -68,7 +75,7 @@ class Device:
 
     def empty(self, size: int, dtype: type) -> chainer.types.NdArray:
         """A buffer of any content."""
-        with self.xp.cuda.using_allocator(self._pool.malloc):
+        with self.xp.cuda.using_allocator(self._allocator):
             return self.xp.empty(size, dtype)
 
     def holds(self, array: object) -> bool:

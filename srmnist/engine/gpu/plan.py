@@ -248,12 +248,12 @@ def backward(shape: Shape, train: bool) -> list[Launch]:
         blocks = shape.tiles(_ROWS.get(layer, _TILE_H))
         threads = _WIDE if layer > 2 else _THREADS
         inputs, outputs = SHAPES[3 * layer - 3][1::-1] if layer < 4 else (1, CHANNELS[2])
-        sums = ("gradient", np.int32(OFFSETS[3 * layer - 3]))
+        numbers = (np.int32(number) for number in (blocks, inputs, outputs))
+        sums = (f"partials{layer}", *numbers, "gradient", np.int32(OFFSETS[3 * layer - 3]))
         return [
             Launch(f"conv{layer}_weights", blocks, threads, (*arguments, *size), order),
-            Launch("sum_partials", -(-SIZES[3 * layer - 3] // _SUMMED), _WIDE,
-                   (f"partials{layer}", np.int32(blocks), np.int32(inputs), np.int32(outputs), *sums), BESIDE),
-        ]  # fmt: skip
+            Launch("sum_partials", -(-SIZES[3 * layer - 3] // _SUMMED), _WIDE, sums, BESIDE),
+        ]
 
     def gradient(layer: int, *arguments: str | Place | None) -> Launch:
         return Launch(f"conv{layer}_gradient", tiles, _THREADS, (*arguments, "sums", *size))

@@ -60,9 +60,7 @@ def _next_coefficients(optimizer) -> np.ndarray:
         parameter.update_rule.t += 1
     h = optimizer.hyperparam
     alpha_t = adam._learning_rate(h, optimizer.t)
-    return np.array(
-        [alpha_t, 1 - h.beta1, 1 - h.beta2, h.eps, h.eta, h.weight_decay_rate], np.float32
-    )
+    return np.array([alpha_t, 1 - h.beta1, 1 - h.beta2, h.eps, h.eta, h.weight_decay_rate], np.float32)
 
 
 class Batches:

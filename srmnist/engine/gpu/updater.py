@@ -131,6 +131,7 @@ class EngineUpdater(training.updaters.StandardUpdater):
         self, iterator: iterators.SerialIterator, optimizer: chainer.Optimizer, data: Resident
     ) -> None:
         super().__init__(iterator, optimizer)
+        devices.current().compile()  # now, and not in the time of the first step
         self.vectors = Vectors(devices.current(), optimizer)
         self._step = training_step(self.vectors, data.inputs, data.targets)
 

@@ -11,7 +11,6 @@ import chainer
 import numpy as np
 from chainer import optimizers
 from chainer.optimizers import adam
-from chainer.types import NdArray
 
 from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.device import Device

@@ -68,7 +68,10 @@ def launched(monkeypatch):
             calls.append(("record", self))
 
     fake_cuda = SimpleNamespace(
-        MemoryPool=SimpleNamespace, Stream=Stream, Event=Event, alloc_pinned_memory=bytearray
+        MemoryPool=lambda: SimpleNamespace(malloc=None),
+        Stream=Stream,
+        Event=Event,
+        alloc_pinned_memory=bytearray,
     )
     fake = SimpleNamespace(RawModule=Module, cuda=fake_cuda)
     monkeypatch.setattr(cuda, "cupy", fake)

@@ -7,6 +7,7 @@ import pytest
 
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
+import sanitize_gpu
 from helpers.comparisons import assert_same, everything, images, make_model
 from helpers.gpu_engine import send, to_host
 from srmnist import CNNAE, degrade, engine
@@ -265,8 +266,17 @@ def test_gradients_may_run_beside_the_chain_or_in_order(device):
         data = device.xp.asarray(x), device.xp.asarray(t)
         training = step.training_step(Vectors(device, optimizer), *data, captured)
         losses = [float(training(batch)) for batch in ([0, 1, 2], [3, 4, 5], [5, 0, 3])]
-        results.append(({"losses": np.array(losses), **state(optimizer)}))
+        results.append({"losses": np.array(losses), **state(optimizer)})
     assert_equal_state(*results)
+
+
+@pytest.mark.parametrize("shape", sanitize_gpu.SHAPES)
+def test_program_for_the_sanitizer_trains_and_evaluates(device, shape):
+    losses = sanitize_gpu.exercise(device, shape)
+    assert np.isfinite(losses).all()
+    if device.xp is np:
+        device.check_guards()
+        assert device.captures == 0
 
 
 @pytest.mark.parametrize("why", ["hook", "amsgrad", "another optimiser", "frozen layer", "clipped rule"])

@@ -24,7 +24,7 @@ from helpers.users import TRAIN, refusal, run, tree
 
 @pytest.fixture
 def data(tmp_path):
-    """Few images, and small: 14 for training in batches of 8, the second of which goes over the epoch's end."""
+    """Few images, and small: 14 for training in batches of 8, so the second goes over the epoch's end."""
     directory = tmp_path / "data"
     directory.mkdir()
     for half, split, count in zip(("train", "t10k"), srmnist.load_dataset(), (14, 13), strict=True):

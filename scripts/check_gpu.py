@@ -1,0 +1,27 @@
+"""Check a GPU: run the tests that need one, then time the engine on it; about ten minutes."""
+
+from pathlib import Path
+
+from srmnist.system import cli
+
+
+def main() -> None:
+    args = parse_args()
+    from srmnist.benchmark import first_card, output
+
+    output.require_writable(args.json)
+    result = first_card.run(args.gpu, Path(__file__).parents[1] / "tests")
+    print(first_card.table(result))
+    output.write_json(args.json, result)
+
+
+def parse_args():
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument("-g", "--gpu", type=int, default=0, help="CUDA device (default: 0)")
+    written = "write the figures there (default: results/gpu.json)"
+    parser.add_argument("--json", type=Path, metavar="FILE", default=Path("results/gpu.json"), help=written)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,51 @@
+"""Two training steps and an evaluation, launch by launch: a short program for NVIDIA's compute-sanitizer.
+
+    for tool in memcheck racecheck synccheck initcheck; do
+        compute-sanitizer --tool $tool --error-exitcode 1 python tests/engine/gpu/sanitize_gpu.py
+    done
+
+Every buffer has an allocation of its own, so a kernel that leaves its buffer leaves the allocation, too.
+"""
+
+import numpy as np
+
+import srmnist  # first: it makes Chainer import
+import chainer
+from chainer.backends import cuda
+from srmnist.engine.gpu import plan
+from srmnist.engine.gpu.device import Device
+from srmnist.engine.gpu.step import Batches, training_step
+from srmnist.engine.gpu.vectors import Vectors
+from srmnist.system.device import select_device
+
+SHAPES = [(4, 28, 28), (3, 29, 13)]
+
+
+def exercise(device: Device, shape: tuple[int, int, int]) -> list[float]:
+    """The losses of two steps and of an evaluation of a batch of that shape; no launch is captured."""
+    batch, height, width = shape
+    images = np.random.default_rng(0).random((2, batch, 1, height, width), np.float32)
+    model = srmnist.CNNAE()
+    if device.xp is not np:
+        model.to_device(chainer.get_device((device.xp, 0)))
+    vectors = Vectors(device, chainer.optimizers.Adam().setup(model))
+    data = [device.xp.asarray(half) for half in images]
+    step = training_step(vectors, *data, captured=False)
+    evaluate = Batches(vectors, *data, plan.evaluation, captured=False)
+    return [float(run(range(batch))) for run in (step, step, evaluate)]
+
+
+def main() -> None:
+    select_device(0)
+    cupy = cuda.cupy
+
+    def allocate(size: int) -> object:
+        return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
+
+    cupy.cuda.set_allocator(allocate)
+    for shape in SHAPES:
+        print(shape, *exercise(Device(0, allocate), shape))
+
+
+if __name__ == "__main__":
+    main()
