@@ -44,7 +44,9 @@ def parse_args():
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     plot = "draw them there, and measure also how the cost grows with batch and threads"
     parser.add_argument("--plot", type=Path, metavar="FILE", help=plot)
-    parser.add_argument("--kernels", action="store_true", help="time instead each kernel of a step on the GPU")
+    parser.add_argument(
+        "--kernels", action="store_true", help="time instead each kernel of a step on the GPU"
+    )
     mpi = "time instead 1 and 2 processes of mpiexec, with one thread each"
     parser.add_argument("--mpi", action="store_true", help=mpi)
     args = parser.parse_args()
