@@ -28,15 +28,26 @@ def why_no_gpu() -> str:
 
 
 @functools.cache
-def _scratch() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="srmnist-kernels-")
+def _built() -> Path:
+    """The folder of the kernels that are compiled for the CPU: in pytest's cache, or for this run only."""
+    try:
+        return _config[0].cache.mkdir("kernels")
+    except (AttributeError, OSError):
+        return Path(tempfile.mkdtemp(prefix="srmnist-kernels-"))
+
+
+_config: list[pytest.Config] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    _config.append(config)
 
 
 def host_device() -> HostDevice:
-    """A stand-in that runs the kernels on the CPU; they are compiled once for all tests."""
+    """A stand-in that runs the kernels on the CPU."""
     if COMPILER is None:
         pytest.skip("there is no C++ compiler to run the CUDA kernels on the CPU with")
-    return HostDevice(library(Path(_scratch().name), devices.source()))
+    return HostDevice(library(_built(), devices.source()))
 
 
 def to_host(array) -> np.ndarray:
