@@ -10,6 +10,8 @@ from srmnist.system.errors import UserError, first_line
 
 _OLDEST_CUPY = 13  # of those that run on today's NumPy and GPUs
 _INSTALL = "install it with: pip install 'cupy-cuda13x[ctk]' (or cupy-cuda12x[ctk], as your driver allows)"
+# What the compiler and the matrix products of CuPy raise; where these classes lie differs from CuPy to CuPy.
+_LIBRARY_ERRORS = ("CompileException", "NVRTCError", "CUBLASError")
 _DRIVER = "nvidia-smi shows the driver and the newest CUDA that it allows"
 
 
@@ -73,7 +75,7 @@ def device_errors(gpu: int, needed: int = 0) -> Iterator[None]:
     Raises
     ------
     UserError
-        If the device is out of memory, or a call of CUDA fails.
+        If the device is out of memory, or a call of CUDA, of its compiler or of cuBLAS fails.
     """
     if gpu < 0:
         yield
@@ -87,6 +89,10 @@ def device_errors(gpu: int, needed: int = 0) -> Iterator[None]:
         if "OutOfMemory" in str(error) or "OUT_OF_MEMORY" in str(error) or "MemoryAllocation" in str(error):
             raise UserError(_out_of_memory(gpu, error, needed)) from error
         raise UserError(f"--gpu {gpu}: CUDA failed ({first_line(error)}); {_DRIVER}") from error
+    except Exception as error:
+        if type(error).__name__ not in _LIBRARY_ERRORS:
+            raise
+        raise UserError(f"--gpu {gpu}: CuPy cannot compute ({first_line(error)}); {_INSTALL}") from error
 
 
 def _missing() -> str:
@@ -99,12 +105,13 @@ def _missing() -> str:
 
 
 def _try_out(version: str, gpu: int) -> None:
-    """Compile and run one small kernel: what is missing is found now, not in the middle of a run."""
+    """Run a small kernel and a matrix product: what is missing is found now, not in the middle of a run."""
     cupy = cuda.cupy
     try:
-        if float(cupy.ones((), "float32") + 1) == 2:
+        ones = cupy.ones((2, 2), "float32")
+        if float((ones @ (ones + ones)).sum()) == 16:
             return
-        problem = "1 + 1 is not 2"
+        problem = "a product of two small matrices is wrong"
     except (cupy.cuda.compiler.CompileException, ImportError, OSError) as error:
         problem = first_line(error)
     except RuntimeError as error:

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import srmnist
+import srmnist  # first: it makes Chainer import  # isort: skip
+import chainer
 from chainer.backends import cuda
 from conftest import run_python
 from helpers.gpu_engine import why_no_gpu
@@ -136,6 +137,45 @@ def test_a_failing_device_is_named(gpus):
         device_errors(0),
     ):
         raise FakeRuntime.CUDARuntimeError("cudaErrorIllegalAddress: an illegal access")
+
+
+@pytest.mark.parametrize("name", ["CompileException", "NVRTCError", "CUBLASError"])
+def test_failure_of_the_compiler_or_of_cublas_gets_one_line(gpus, name):
+    gpus()
+    error = type(name, (Exception,), {})
+    with pytest.raises(srmnist.UserError) as refusal, device_errors(0):
+        raise error("common.cuh(5): error: identifier is undefined\n\nand a page of source")
+    assert str(refusal.value).startswith(
+        "--gpu 0: CuPy cannot compute (common.cuh(5): error: identifier is undefined); install"
+    )
+    with pytest.raises(KeyError), device_errors(0):  # of the program, not of the device
+        raise KeyError
+
+
+@pytest.mark.parametrize("fails", ["sum", "product", None])
+def test_gpu_is_tried_out_with_a_kernel_and_a_matrix_product(gpus, monkeypatch, fails):
+    class Array:
+        def __add__(self, other):
+            return self.unless("sum")
+
+        __matmul__ = sum = lambda self, other=None: self.unless("product")
+
+        def unless(self, operation):
+            if fails == operation:
+                raise RuntimeError("CUBLAS_STATUS_NOT_INITIALIZED")
+            return self
+
+        def __float__(self):
+            return 16.0
+
+    gpus()
+    cuda.cupy.ones = lambda *arguments: Array()
+    cuda.cupy.cuda.compiler = SimpleNamespace(CompileException=KeyError)
+    monkeypatch.setattr(chainer, "get_device", lambda name: SimpleNamespace(use=lambda: None))
+    if fails is None:
+        select_device(0)
+    else:
+        assert "CuPy 14.2.0 cannot compute (CUBLAS_STATUS_NOT_INITIALIZED); install it with" in refused(0)
 
 
 def test_errors_of_the_cpu_are_left_alone():

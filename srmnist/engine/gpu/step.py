@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import chainer
 import numpy as np
 from chainer.optimizers import adam
 from chainer.types import NdArray
@@ -25,35 +26,54 @@ def training_step(
 ) -> Callable[[Sequence[int]], NdArray]:
     """A function that trains on the batch that indices name, and returns its loss, shape (), on the device.
 
-    With plain Adam the update is part of the launches. Any other optimiser, ChainerMN's included, finds the
-    gradients in the parameters and makes the update itself. Which it is, is decided here, once.
+    With plain Adam and one process, the update is part of the launches. Several processes average gradients,
+    running statistics and loss as one vector before the update. Any optimiser but plain Adam finds the
+    gradients in the parameters. Which of these it is, is decided here, once.
 
     Parameters
     ----------
     vectors : Vectors
-        Of the model and its optimiser.
+        Of the model and its optimiser, which may be ChainerMN's.
     inputs, targets : ndarray of float32, shape (N, 1, H, W)
         The data set, on the device.
     captured : bool, default True
         As for `Batches`.
     """
-    optimizer = vectors.optimizer
+    communicator = getattr(vectors.optimizer, "communicator", None)
+    optimizer = getattr(vectors.optimizer, "actual_optimizer", vectors.optimizer)
     vectors.give_gradients()
-    if updates(optimizer):
+    if communicator is None and updates(optimizer):
         whole = Batches(vectors, inputs, targets, plan.step, captured)
         return lambda indices: whole(indices, _next_coefficients(optimizer))
     gradients = Batches(vectors, inputs, targets, plan.gradients, captured)
+    update = _adam(vectors, optimizer) if updates(optimizer) else optimizer.update
 
     def step(indices: Sequence[int]) -> NdArray:
         loss = gradients(indices)
+        if communicator is not None:
+            communicator.multi_node_mean_grad(vectors.exchanged)
+            loss = vectors.arrays["loss"].reshape(()).copy()
         vectors.give_gradients()
-        optimizer.update()
+        update()
         return loss
 
     return step
 
 
-def _next_coefficients(optimizer) -> np.ndarray:
+def _adam(vectors: Vectors, optimizer: chainer.Optimizer) -> Callable[[], None]:
+    """A function that makes Adam's update on the device, by the gradients there are."""
+    device = vectors.device
+    coefficients = device.empty(len(plan.COEFFICIENTS), np.float32)
+    launch = device.bind(plan.adam(), {**vectors.arrays, "coefficients": coefficients})
+
+    def update() -> None:
+        device.upload(_next_coefficients(optimizer), coefficients)
+        launch()
+
+    return update
+
+
+def _next_coefficients(optimizer: chainer.Optimizer) -> np.ndarray:
     """Count a step of Adam, and give the numbers that `plan.adam` takes for it."""
     optimizer.t += 1
     for parameter in parameters(optimizer.target):

@@ -125,7 +125,11 @@ class EngineUpdater(training.updaters.StandardUpdater):
     ----------
     vectors : Vectors
         Of the model and the optimiser.
+    averages_all : bool
+        True: where several processes train, a step averages the running statistics and the loss, too.
     """
+
+    averages_all = True
 
     def __init__(
         self, iterator: iterators.SerialIterator, optimizer: chainer.Optimizer, data: Resident

@@ -68,13 +68,25 @@ class Vectors:
     ----------
     arrays : dict of str to ndarray of float32
         The vectors by their names in `plan`.
+    exchanged : Link
+        One parameter, whose ``grad`` is all that several processes average after a step: gradients, running
+        statistics and loss, which are parts of one vector.
     """
 
     def __init__(self, device: Device, optimizer: chainer.Optimizer) -> None:
         self.device, self.optimizer, self.model = device, optimizer, optimizer.target
-        vectors = ("parameters", "gradient", "m", "v")
-        self.arrays = {name: device.empty(plan.COUNT, np.float32) for name in vectors}
-        pieces = {name: plan.split(vector) for name, vector in self.arrays.items()}
+        self.arrays = {name: device.empty(plan.COUNT, np.float32) for name in ("parameters", "m", "v")}
+        parts = {"gradient": plan.COUNT, "loss": 1}
+        parts |= {f"average{layer}": 2 * channels for layer, channels in enumerate(plan.CHANNELS, 1)}
+        whole, at = device.empty(sum(parts.values()), np.float32), 0
+        for name, size in parts.items():
+            self.arrays[name] = whole[at : at + size]
+            at += size
+        self.exchanged = chainer.Link()
+        with self.exchanged.init_scope():
+            self.exchanged.whole = chainer.Parameter(whole)
+        self.exchanged.whole.grad = whole
+        pieces = {name: plan.split(self.arrays[name]) for name in ("parameters", "gradient", "m", "v")}
         self._gradients = pieces["gradient"]
         for i, parameter in enumerate(parameters(self.model)):
             rule = parameter.update_rule
@@ -86,9 +98,8 @@ class Vectors:
             pieces["parameters"][i][...] = parameter.array
             parameter.array = pieces["parameters"][i]
         for layer, link in enumerate(normalisations(self.model), 1):
-            average = device.empty(2 * len(link.avg_mean), np.float32)
-            self.arrays[f"average{layer}"] = average
-            for name, view in zip(("avg_mean", "avg_var"), average.reshape(2, -1), strict=True):
+            views = self.arrays[f"average{layer}"].reshape(2, -1)
+            for name, view in zip(("avg_mean", "avg_var"), views, strict=True):
                 view[...] = getattr(link, name)
                 setattr(link, name, view)
 

@@ -22,7 +22,8 @@ class Agreement(training.Extension):
 
     The loss becomes the mean over the ranks. The running statistics of batch normalisation do as well; their
     formula is linear, so it does not matter how often they are averaged. A signal to one rank becomes a
-    signal to all. All this takes one all-reduce of some 230 numbers.
+    signal to all. All this takes one all-reduce of some 230 numbers. The GPU engine has averaged the loss and
+    the statistics already, together with the gradients; then only the signals remain, which are on the host.
 
     Parameters
     ----------
@@ -43,17 +44,24 @@ class Agreement(training.Extension):
 
     def __call__(self, trainer: training.Trainer) -> None:
         signals = self._interruption.signals
-        cpu = chainer.get_device("@numpy")
-        statistics = [cpu.send(getattr(bn, name)) for bn, name in self._statistics]
-        loss = float(chainer.as_array(trainer.observation[LOSS]))
-        noted = [self._interruption.noted == signum for signum in signals]
-        mean = self._comm.allreduce(np.concatenate([[loss], noted, *statistics])) / self._comm.size
+        noted = [float(self._interruption.noted == signum) for signum in signals]
+        averaged = getattr(trainer.updater, "averages_all", False)
+        numbers = [noted] if averaged else [noted, *self._loss_and_statistics(trainer)]
+        mean = self._comm.allreduce(np.concatenate(numbers)) / self._comm.size
 
-        trainer.observation[LOSS] = np.float32(mean[0])
-        at = 1 + len(signals)
-        noted_by_some = (signum for signum, mean in zip(signals, mean[1:at], strict=True) if mean > 0)
+        at = len(signals)
+        noted_by_some = (signum for signum, mean in zip(signals, mean[:at], strict=True) if mean > 0)
         self._interruption.latch(next(noted_by_some, None))
+        if averaged:
+            return
+        trainer.observation[LOSS] = np.float32(mean[at])
+        at += 1
         for bn, name in self._statistics:
             statistic = getattr(bn, name)
             statistic[...] = bn.device.send(mean[at : at + statistic.size].astype(statistic.dtype))
             at += statistic.size
+
+    def _loss_and_statistics(self, trainer: training.Trainer) -> list[Any]:
+        cpu = chainer.get_device("@numpy")
+        loss = float(chainer.as_array(trainer.observation[LOSS]))
+        return [[loss], *(cpu.send(getattr(bn, name)) for bn, name in self._statistics)]

@@ -8,6 +8,7 @@ import pytest
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
 import sanitize_gpu
+from chainermn import create_multi_node_optimizer
 from helpers.comparisons import assert_same, everything, images, make_model
 from helpers.gpu_engine import send, to_host
 from srmnist import CNNAE, degrade, engine
@@ -250,6 +251,55 @@ def test_batches_of_other_sizes_are_computed_uncaptured(device, not_yet_said, ca
             assert loss > 0
     np.testing.assert_allclose(found["conv3/W"], model.conv3.W.array, rtol=2e-2, atol=2e-3)
     assert capsys.readouterr().err == ""
+
+
+class Communicator:
+    """What ChainerMN's communicators have, for processes of which all others found zeros."""
+
+    def __init__(self, size):
+        self.size, self.shapes = size, []
+
+    def multi_node_mean_grad(self, model):
+        for parameter in model.params():
+            self.shapes.append(parameter.grad.shape)
+            parameter.grad[...] /= self.size
+
+    def bcast_data(self, model):
+        pass
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_processes_average_gradients_statistics_and_loss_in_one_exchange(device, hooked):
+    x, t = images(16, (8, 7, 9))
+    batches = [[0, 1, 2, 3], [4, 5, 6, 7], [7, 0, 2, 1]]
+    results = []
+    for size in (0, 1, 2):  # 0: without ChainerMN
+        model = send(device, make_model(16))
+        optimizer = chainer.optimizers.Adam().setup(model)
+        if hooked:
+            optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(0.01))
+        if size:
+            communicator = Communicator(size)
+            optimizer = create_multi_node_optimizer(optimizer, communicator)
+            optimizer.update()  # the first only hands the weights around
+        training = step.training_step(Vectors(device, optimizer), device.xp.asarray(x), device.xp.asarray(t))
+        losses = [float(training(batch)) for batch in batches[: 1 if size == 2 else 3]]
+        found = {
+            "loss": np.array(losses),
+            "mean": to_host(model.bn2.avg_mean),
+            "grad": to_host(model.conv2.W.grad),
+        }
+        results.append({name: array.copy() for name, array in (found | state(optimizer)).items()})
+        if size:
+            assert communicator.shapes == [(plan.COUNT + 1 + 2 * sum(plan.CHANNELS),)] * len(losses)
+    alone, with_itself, with_zeros = results
+    for name, value in alone.items():  # Chainer's Adam rounds otherwise than the kernel's
+        np.testing.assert_allclose(with_itself[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    model = send(device, make_model(16))
+    optimizer = chainer.optimizers.Adam().setup(model)
+    first = step.training_step(Vectors(device, optimizer), device.xp.asarray(x), device.xp.asarray(t))
+    np.testing.assert_array_equal(with_zeros["loss"] * 2, float(first(batches[0])))
+    np.testing.assert_array_equal(with_zeros["mean"] * 2, to_host(model.bn2.avg_mean))
 
 
 def test_gradients_may_run_beside_the_chain_or_in_order(device):

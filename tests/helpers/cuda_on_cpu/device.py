@@ -27,8 +27,8 @@ def kernel_names(source: str) -> list[str]:
     return sorted({*macros, *plain} - {"name"})
 
 
-# A GPU's compiler fuses a product and a sum into one rounding, too. _FORTIFY_SOURCE takes a fiber's longjmp for
-# an accident.
+# A GPU's compiler fuses a product and a sum into one rounding, too.
+# _FORTIFY_SOURCE takes a fiber's longjmp for an accident.
 _FLAGS = "-std=c++17 -O3 -march=native -ffp-contract=fast -w -shared -fPIC -pthread -U_FORTIFY_SOURCE"
 
 
