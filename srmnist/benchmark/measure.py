@@ -158,9 +158,9 @@ def thread_counts() -> list[int]:
 
 def set_threads(count: int) -> None:
     """Let the engine, and PyTorch where it is loaded, use so many threads."""
-    import numba
+    from srmnist.engine.cpu import threads
 
-    numba.set_num_threads(count)
+    threads.set_thread_count(count)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)
 

@@ -1,14 +1,18 @@
-"""The seam behind which speed lives.
+"""Faster computation of `CNNAE.forward`.
 
-`srmnist/model.py` is the article; `accelerated` on its ``forward`` lets an engine compute the same function
-faster: one for the CPU (Numba), one for CUDA devices (`srmnist.engine.gpu`). They agree with the article's
-functions to float32 rounding, and step aside where they cannot serve: other dtypes, other shapes.
-``chainer.config.plain = True``, or for a while ``with chainer.using_config("plain", True):``, runs the
-article's functions instead.
+`srmnist.model` is the article's text. `accelerated` sends its ``forward`` through an engine where one
+applies: Numba's compiled code on the CPU (`srmnist.engine.cpu`), CUDA kernels on a GPU
+(`srmnist.engine.gpu`). The engines agree with the article's functions to float32 rounding. Where none
+applies, for example with another dtype, the article's functions run. They also run if
+``chainer.config.plain`` is True; ``with chainer.using_config("plain", True):`` sets that for a while.
 """
+
+from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
+from types import ModuleType
 
 import chainer
 import numpy as np
@@ -16,15 +20,15 @@ from chainer.backends import cuda
 
 from srmnist.engine.network import is_float32, is_shared, normalisations, parameters
 
-if not hasattr(chainer.global_config, "plain"):  # which a program may set before it builds a model
+if not hasattr(chainer.global_config, "plain"):  # a program may set it before it builds a model
     chainer.global_config.plain = False
 
-# How the line begins that stands on stderr, once, where Numba is missing.
+# The beginning of the line that stderr gets, once, if Numba is missing.
 NO_NUMBA = "srmnist: no Numba"
 
 
-def accelerated(forward):
-    """Let an engine compute ``forward(model, x)`` where one can; otherwise run it as written."""
+def accelerated(forward: Callable[..., chainer.Variable]) -> Callable[..., chainer.Variable]:
+    """Let an engine compute ``forward(model, x)`` if one can; otherwise run it as written."""
 
     @functools.wraps(forward)
     def restored(model, x):
@@ -36,34 +40,35 @@ def accelerated(forward):
     return restored
 
 
-def _engine(array):
-    """The module that computes with arrays of such a type, if there is one."""
+def _engine(array: object) -> ModuleType | None:
+    """The engine that computes with arrays of this type, if there is one."""
     if type(array) is np.ndarray:
         return _cpu()
     return _gpu() if isinstance(array, cuda.ndarray) else None
 
 
 @functools.cache
-def _cpu():
-    """The CPU engine, or None where Numba is missing or does not know this NumPy; then it says so once."""
+def _cpu() -> ModuleType | None:
+    """The CPU engine; or None, and stderr says why: Numba is missing, switched off, or too old for NumPy."""
     try:
         from srmnist.engine.cpu import function
     except ImportError as error:
-        sys.stderr.write(f"{NO_NUMBA} ({error}); plain Chainer functions run instead, slower\n")
+        if sys.stderr is not None:
+            sys.stderr.write(f"{NO_NUMBA} ({error}); plain Chainer functions run instead, slower\n")
         return None
     return function
 
 
 @functools.cache
-def _gpu():
+def _gpu() -> ModuleType:
     """The GPU engine."""
     from srmnist.engine.gpu import function
 
     return function
 
 
-def _fits(engine, model, x) -> bool:
-    """Whether the engine can take these arrays: float32 where it computes, with the article's shapes."""
+def _fits(engine: ModuleType, model: chainer.Chain, x: chainer.Variable | np.ndarray) -> bool:
+    """Whether the engine can take these arrays: float32, on its device, with the article's shapes."""
     x = chainer.as_array(x)
     return (
         all(map(engine.holds, [x, *(parameter.array for parameter in parameters(model))]))

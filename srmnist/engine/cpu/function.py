@@ -1,37 +1,39 @@
 """The network as one Chainer function: forward and backward of `CNNAE.forward` on the CPU.
 
-Everything that is Chainer's stays Chainer's: the function takes the parameters as inputs and returns their
-gradients, and updates the running statistics by the formulas of ``chainer.functions.batch_normalization``.
+The function takes the parameters as inputs and returns their gradients, so that parameters, optimiser and
+graph remain Chainer's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import chainer
 import numpy as np
 from chainer import function_node
 
-from srmnist.engine.cpu import memory, passes
-from srmnist.engine.cpu.passes import C1, C2, C3
-from srmnist.engine.cpu.threads import share, thread_count
-from srmnist.engine.cpu.winograd import POSITIONS, panel_width
-from srmnist.engine.network import differentiable_gradients, is_shared, normalisations
+from srmnist.engine.cpu import layouts, memory, passes
+from srmnist.engine.cpu.geometry import C1, C2, C3, POSITIONS
+from srmnist.engine.cpu.normalisation import Gradient, Normalisation
+from srmnist.engine.cpu.slices import for_each_slice, summed_slices
+from srmnist.engine.network import Inputs, Layer, differentiable_gradients, normalisations
 
-_CHANNELS = (C1, C2, C3)
-_NO_IMAGE = np.empty(0, np.float32)
-# Slices of a batch, at least. More balance the threads better, but each sums weight gradients of its own.
-_PARTS = 8
+SERVES_RANKS = True  # also where several processes share the statistics of batch normalisation
 
-SERVES_RANKS = True  # where several processes share the statistics of batch normalisation
+# Training needs the memory of one batch; the second serves graphs that use the model twice.
+_batches = memory.Pool(keep=2)
 
 
 class Restore(function_node.FunctionNode):
     """CNNAE from its input to the sigmoid.
 
-    Inputs are x (B, 1, H, W) and the eleven parameters in the order of `parameters`, all float32 NumPy
-    arrays; the output is (B, 1, H, W).
+    Inputs are x (B, 1, H, W) and the eleven parameters in the order of `network.parameters`, all float32
+    NumPy arrays. The output is (B, 1, H, W).
+
+    Parameters
+    ----------
+    model : CNNAE
+        Its three batch normalisations are used, and their running statistics are updated in training.
     """
 
     def __init__(self, model: chainer.Chain) -> None:
@@ -39,226 +41,144 @@ class Restore(function_node.FunctionNode):
         self._links = normalisations(model)
         self._train = chainer.config.train
 
-    def forward(self, inputs):
-        x, w1, gamma1, beta1, w2, gamma2, beta2, w3, gamma3, beta3, w4, bias = inputs
-        if not (self._train or chainer.config.enable_backprop):
-            return (self._evaluate(inputs),)
-        self.retain_inputs(range(len(inputs)))
-        self.retain_outputs((0,))
-        batch, _, height, width = x.shape
-        pixels = height * width
-        self._parts = _parts(batch)
-        self._buffers = memory.pool.take(batch * pixels, self._parts)
-        a1, a2, a3 = self._buffers.activations
-        flat, z = np.ascontiguousarray(x).ravel(), np.empty(x.size, np.float32)
-        sums = np.empty(3 * batch * C3, np.float32)
+    def forward(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray]:
+        own = Inputs.of(inputs)
+        x, z = layouts.for_numba(own.x[:, 0]), np.empty(own.x[:, 0].shape, np.float32)
+        if self._train or chainer.config.enable_backprop:
+            self.retain_inputs(range(len(inputs)))
+            self.retain_outputs((0,))
+            self._convolve(x, own, z)
+        else:
+            self._evaluate(x, own, z)
+        return (_sigmoid(z).reshape(own.x.shape),)
 
-        taps = _taps(w1)
-        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.forward_first(
-            flat, height, width, taps, a1, sums, *slice_))  # fmt: skip
-        n1 = self._normalise(0, sums, batch, pixels, gamma1, beta1)
-        self._transposed2, u2 = _transformed(w2)
-        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.forward_middle(
-            a1, height, width, C1, C2, n1.scale, n1.shift, u2, a2, sums, *slice_))  # fmt: skip
-        n2 = self._normalise(1, sums, batch, pixels, gamma2, beta2)
-        self._transposed3, u3 = _transformed(w3)
-        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.forward_middle(
-            a2, height, width, C2, C3, n2.scale, n2.shift, u3, a3, sums, *slice_))  # fmt: skip
-        n3 = self._normalise(2, sums, batch, pixels, gamma3, beta3)
-        taps = _taps(w4)
-        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.forward_last(
-            a3, height, width, n3.scale, n3.shift, taps, bias[0], z, *slice_))  # fmt: skip
-        self._normalisations = (n1, n2, n3)
-        return (_sigmoid(z).reshape(x.shape),)
+    def _evaluate(self, x: np.ndarray, own: Inputs, z: np.ndarray) -> None:
+        """Compute `z`, the input of the sigmoid, with the running statistics; keep nothing."""
+        fixed = [self._running(i, layer).rows.ravel() for i, layer in enumerate(own.layers)]
+        first, second, third = (layer.w for layer in own.layers)
+        u2, u3 = layouts.transformed(second)[0], layouts.transformed(third)[0]
+        weights = (layouts.taps(first), u2, u3, layouts.taps(own.w4), layouts.for_numba(own.bias))
+        for_each_slice(passes.evaluate, (x, z), (np.concatenate(fixed), *weights))
 
-    def _evaluate(self, inputs):
-        x, w1, gamma1, beta1, w2, gamma2, beta2, w3, gamma3, beta3, w4, bias = inputs
-        parameters_ = zip(self._links, (gamma1, gamma2, gamma3), (beta1, beta2, beta3), strict=True)
-        fixed = [Normalisation.fixed(*layer) for layer in parameters_]
-        scale, shift = (np.concatenate([getattr(n, part) for n in fixed]) for part in ("scale", "shift"))
-        _, _, height, width = x.shape
-        flat, z = np.ascontiguousarray(x).ravel(), np.empty(x.size, np.float32)
-        weights = _taps(w1), _transformed(w2)[1], _transformed(w3)[1], _taps(w4)
-        _each_slice(x.shape, _parts(len(x)), lambda part, *slice_: passes.evaluate(
-            flat, height, width, *weights, bias[0], scale, shift, z, *slice_))  # fmt: skip
-        return _sigmoid(z).reshape(x.shape)
+    def _convolve(self, x: np.ndarray, own: Inputs, z: np.ndarray) -> None:
+        """Compute `z`, the input of the sigmoid, and keep what the backward passes need."""
+        self._batch = _Batch.of(x.shape)
+        first, *others = own.layers
+        a = self._batch.activations
+        sums = _sums(a[0], 3)
+        for_each_slice(passes.forward_first, (x, a[0], sums), (layouts.taps(first.w),))
+        self._normalisations = [self._normalisation(0, sums, first)]
+        self._transposed = {}
+        for i, layer in enumerate(others, 1):
+            u, self._transposed[i] = layouts.transformed(layer.w)
+            sums = _sums(a[i], 3)
+            before = self._normalisations[-1].rows
+            for_each_slice(passes.forward_middle, (a[i - 1], a[i], sums), (before, u))
+            self._normalisations.append(self._normalisation(i, sums, layer))
+        last = (self._normalisations[-1].rows, layouts.taps(own.w4), layouts.for_numba(own.bias))
+        for_each_slice(passes.forward_last, (a[2], z), last)
 
-    def _normalise(self, layer, sums, batch, pixels, gamma, beta) -> Normalisation:
-        """This layer's normalisation, from the batch's statistics or the running ones."""
-        link = self._links[layer]
+    def _normalisation(self, i: int, sums: np.ndarray, layer: Layer) -> Normalisation:
         if not self._train:
-            return Normalisation.fixed(link, gamma, beta)
-        mean, variance = _moments(sums, batch, pixels, _CHANNELS[layer])
-        count = batch * pixels
-        if is_shared(link):
-            mean, squares = _over_ranks(link, np.stack([mean, variance + mean**2]))
-            variance = np.maximum(squares - mean**2, 0)
-            count *= link.comm.size
-        if not chainer.config.in_recomputing:
-            link.avg_mean *= link.decay
-            link.avg_mean += (1 - link.decay) * mean.astype(np.float32)
-            link.avg_var *= link.decay
-            link.avg_var += (1 - link.decay) * (count / max(count - 1, 1)) * variance.astype(np.float32)
-        return Normalisation.of(mean, variance, gamma, beta, link.eps)
+            return self._running(i, layer)
+        _, height, width, _ = self._batch.activations[i].shape
+        return Normalisation.of_batch(self._links[i], sums, height * width, layer.gamma, layer.beta)
 
-    def backward(self, indexes, grad_outputs):
+    def _running(self, i: int, layer: Layer) -> Normalisation:
+        return Normalisation.running(self._links[i], layer.gamma, layer.beta)
+
+    def backward(
+        self, indexes: tuple[int, ...], grad_outputs: tuple[chainer.Variable, ...]
+    ) -> list[chainer.Variable] | tuple[chainer.Variable, ...]:
+        inputs = self.get_retained_inputs()
         if chainer.config.enable_backprop:
-            inputs = self.get_retained_inputs()
             return differentiable_gradients(self._links, self._train, inputs, indexes, grad_outputs)
-        x, w1, _, _, _, _, _, _, _, _, w4, _ = (v.array for v in self.get_retained_inputs())
+        own = Inputs.of([variable.array for variable in inputs])
         y = self.get_retained_outputs()[0].array
-        gy = grad_outputs[0].array
-        gz = (gy * y * (1 - y)).ravel()
-        batch, _, height, width = x.shape
-        count = batch * height * width
-        a1, a2, a3 = self._buffers.activations
-        g1, g2 = self._buffers.gradients
-        n1, n2, n3 = self._normalisations
-        sums = np.empty(2 * batch * C3, np.float32)
-        parts = self._parts
-        dw1, dw4 = np.empty((parts, 9 * C1), np.float32), np.empty((parts, 9 * C3), np.float32)
-        du2, du3 = (du[:parts] for du in self._buffers.weight_gradients)
-        flat = np.ascontiguousarray(x).ravel()
-        gx = np.empty(x.size, np.float32) if 0 in indexes else _NO_IMAGE
+        gradients = self._gradients(own, y, grad_outputs[0].array, 0 in indexes).flat()
+        return tuple(chainer.Variable(np.ascontiguousarray(gradients[i])) for i in indexes)
 
-        taps, norm = _taps(w4)[::-1].ravel(), n3.forward()
-        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_last(
-            gz, a3, height, width, taps, norm, n3.mean, dw4[part], sums, *slice_))  # fmt: skip
-        c3, ggamma3, gbeta3 = n3.backward(sums, batch, count, self._links[2], self._train)
-        norm2 = n2.forward()
-        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_middle(
-            gz, taps, a3, a2, height, width, C2, C3, c3, self._transposed3, norm2, n2.mean,
-            du3[part], g2, sums, *slice_))  # fmt: skip
-        c2, ggamma2, gbeta2 = n2.backward(sums, batch, count, self._links[1], self._train)
-        norm1 = n1.forward()
-        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_middle(
-            g2, _NO_IMAGE, a2, a1, height, width, C1, C2, c2, self._transposed2, norm1, n1.mean,
-            du2[part], g1, sums, *slice_))  # fmt: skip
-        c1, ggamma1, gbeta1 = n1.backward(sums, batch, count, self._links[0], self._train)
-        flipped = _taps(w1)[::-1].ravel()
-        _each_slice(x.shape, self._parts, lambda part, *slice_: passes.backward_first(
-            g1, a1, flat, height, width, c1, dw1[part], flipped, gx, *slice_))  # fmt: skip
+    def _gradients(self, own: Inputs, y: np.ndarray, gy: np.ndarray, of_images: bool) -> Inputs:
+        """The gradients of all inputs, layer by layer from the last; of the images if they are wanted."""
+        x, gz = (layouts.for_numba(images[:, 0]) for images in (own.x, gy * y * (1 - y)))
+        a, g, du = self._batch.activations, self._batch.gradients, self._batch.weight_gradients
+        slices = summed_slices(len(x))
+        flipped = layouts.flipped_taps(own.w4)
+        n1, n2, n3 = (normalisation.rows for normalisation in self._normalisations)
 
-        gradients = (
-            gx.reshape(x.shape) if 0 in indexes else None,
-            dw1.sum(axis=0).reshape(9, C1).T.reshape(C1, 1, 3, 3), ggamma1, gbeta1,
-            _weight_gradient(du2, C1, C2), ggamma2, gbeta2,
-            _weight_gradient(du3, C2, C3), ggamma3, gbeta3,
-            dw4.sum(axis=0).reshape(9, C3)[::-1].T.reshape(1, C3, 3, 3), gz.sum(keepdims=True),
-        )  # fmt: skip
-        return tuple(
-            None if gradients[i] is None else chainer.Variable(np.ascontiguousarray(gradients[i]))
-            for i in indexes
+        sums, dw4 = _sums(a[2], 2), np.empty((slices, 9, C3), np.float32)
+        for_each_slice(passes.backward_last, (gz, a[2], sums), (flipped, n3), dw4)
+        third = self._normalisation_gradient(2, sums)
+
+        sums, constants = _sums(a[1], 2), (flipped, third.norm, self._transposed[2], n2)
+        for_each_slice(passes.backward_third, (gz, a[2], a[1], g[1], sums), constants, du[1])
+        second = self._normalisation_gradient(1, sums)
+
+        sums, constants = _sums(a[0], 2), (second.norm, self._transposed[1], n1)
+        for_each_slice(passes.backward_second, (g[1], a[1], a[0], g[0], sums), constants, du[0])
+        first = self._normalisation_gradient(0, sums)
+
+        dw1 = np.empty((slices, 9, C1), np.float32)
+        for_each_slice(passes.backward_first, (x, g[0], a[0]), (first.norm,), dw1)
+        gx = None
+        if of_images:
+            gx = np.empty(x.shape, np.float32)
+            constants = (first.norm, layouts.flipped_taps(own.layers[0].w))
+            for_each_slice(passes.input_gradient, (g[0], a[0], gx), constants)
+            gx = gx.reshape(own.x.shape)
+        weights = (
+            dw1.sum(axis=0).T.reshape(C1, 1, 3, 3),
+            layouts.weight_gradient(du[0], C1, C2),
+            layouts.weight_gradient(du[1], C2, C3),
         )
+        layers = tuple(
+            Layer(w, gradient.gamma, gradient.beta)
+            for w, gradient in zip(weights, (first, second, third), strict=True)
+        )
+        return Inputs(gx, layers, dw4.sum(axis=0)[::-1].T.reshape(1, C3, 3, 3), gz.sum().reshape(1))
+
+    def _normalisation_gradient(self, i: int, sums: np.ndarray) -> Gradient:
+        _, height, width, _ = self._batch.activations[i].shape
+        return self._normalisations[i].gradient(sums, height * width, self._links[i], self._train)
 
 
-class Normalisation(NamedTuple):
-    """A batch normalisation: what it multiplies with and adds, and what it was made of."""
+class _Batch(NamedTuple):
+    """The large arrays of a training step, all in one block of the pool.
 
-    scale: np.ndarray
-    shift: np.ndarray
-    mean: np.ndarray
-    inverse_std: np.ndarray
+    Attributes
+    ----------
+    activations : list of ndarray, (B, H, W, 16), (B, H, W, 32) and (B, H, W, 64)
+        The outputs of conv1, conv2 and conv3.
+    gradients : list of ndarray, (B, H, W, 16) and (B, H, W, 32)
+        The gradients of the inputs of the first two ReLUs.
+    weight_gradients : list of ndarray, (slices, 36, 16 · 32) and (slices, 36, 32 · 64)
+        The gradients of the transformed weights of conv2 and conv3.
+    """
+
+    activations: list[np.ndarray]
+    gradients: list[np.ndarray]
+    weight_gradients: list[np.ndarray]
 
     @classmethod
-    def of(cls, mean, variance, gamma, beta, eps) -> Normalisation:
-        inverse_std = 1 / np.sqrt(variance.astype(np.float64) + eps)
-        scale = gamma * inverse_std
-        parts = (scale, beta - mean * scale, mean, inverse_std)
-        return cls(*(part.astype(np.float32) for part in parts))
-
-    @classmethod
-    def fixed(cls, link, gamma, beta) -> Normalisation:
-        return cls.of(link.avg_mean, link.avg_var, gamma, beta, link.eps)
-
-    def forward(self) -> np.ndarray:
-        """The coefficients `kernels.convolve_gradient` calls norm, where only the last two matter."""
-        zero = np.zeros_like(self.scale)
-        return np.concatenate([zero, zero, zero, self.scale, self.shift])
-
-    def backward(self, sums, batch, count, link, train) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """norm of `kernels.convolve_gradient`, and the gradients of gamma and beta.
-
-        S. Ioffe and C. Szegedy, "Batch Normalization", 2015, section 3: with x̂ = (a − mean) / std, the
-        gradient is scale · (g − Σ g / n − x̂ · Σ g x̂ / n), which is linear in g and a.
-        """
-        channels = len(self.scale)
-        per_image = sums[: 2 * batch * channels].reshape(batch, 2, channels)
-        gbeta, projection = per_image.sum(axis=0, dtype=np.float64)
-        if train and is_shared(link):
-            gbeta, projection = _over_ranks(link, np.stack([gbeta, projection]))
-        ggamma = projection * self.inverse_std
-        by_g = self.scale.astype(np.float64)
-        by_a = -by_g * self.inverse_std * ggamma / count if train else 0 * by_g
-        constant = -by_g * gbeta / count - by_a * self.mean if train else 0 * by_g
-        norm = np.concatenate([by_g, by_a, constant, self.scale, self.shift]).astype(np.float32)
-        return norm, ggamma.astype(np.float32), gbeta.astype(np.float32)
+    def of(cls, shape: tuple[int, int, int]) -> _Batch:
+        slices = summed_slices(shape[0])
+        shapes = [(*shape, channels) for channels in (C1, C2, C3, C1, C2)]
+        shapes += [(slices, POSITIONS, C1 * C2), (slices, POSITIONS, C2 * C3)]
+        arrays = _batches.arrays(shapes)
+        return cls(arrays[:3], arrays[3:5], arrays[5:])
 
 
 def holds(array: object) -> bool:
-    """Whether an array is one that this engine can take."""
+    """Whether an array is of a type that this engine can take."""
     return type(array) is np.ndarray
 
 
-def _over_ranks(link: chainer.Link, values: np.ndarray) -> np.ndarray:
-    """The mean over ranks, all of which have batches of the same size."""
-    return link.comm.allreduce(values) / link.comm.size
-
-
-def _parts(batch: int) -> int:
-    """Slices of a batch: the same number, and so the same rounding, for up to four threads."""
-    return min(batch, max(_PARTS, 2 * thread_count()))
-
-
-def _each_slice(shape: tuple[int, ...], parts: int, run: Callable[..., None]) -> None:
-    """Call ``run(part, scratch, begin, end)`` for each slice of a batch of this shape, on all threads."""
-    batch, _, height, width = shape
-    with memory.lock:
-        scratch = memory.scratch.take(height, width)
-        share(
-            lambda worker, part: run(
-                part, scratch[worker], batch * part // parts, batch * (part + 1) // parts
-            ),
-            parts,
-        )
-
-
-def _moments(sums: np.ndarray, batch: int, pixels: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance over a batch, (channels,) float64, from `kernels.statistics` of its images."""
-    k, s, q = sums[: 3 * batch * channels].reshape(batch, 3, channels).swapaxes(0, 1).astype(np.float64)
-    means = k + s / pixels
-    mean = means.mean(axis=0)
-    squares = q - s * s / pixels + pixels * (means - mean) ** 2
-    return mean, np.maximum(squares.sum(axis=0), 0) / (batch * pixels)
-
-
-def _taps(w: np.ndarray) -> np.ndarray:
-    """Weights of a convolution from or to one channel, as (9, channels)."""
-    return np.ascontiguousarray(w.reshape(-1, 9).T)
-
-
-def _transformed(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Winograd's transform of weights, flat: for gradients (36, outputs, inputs), and (36, inputs, outputs).
-
-    Both with their columns in panels, see `winograd.panel_width`.
-    """
-    outputs, inputs = w.shape[:2]
-    u = np.empty((POSITIONS, outputs, inputs), np.float32)
-    passes.transform_weights(w.ravel(), outputs * inputs, u.ravel())
-    return tuple(
-        matrix.reshape(POSITIONS, rows, -1, panel_width(columns)).swapaxes(1, 2).ravel()
-        for matrix, rows, columns in ((u, outputs, inputs), (u.swapaxes(1, 2), inputs, outputs))
-    )
-
-
-def _weight_gradient(du: np.ndarray, inputs: int, outputs: int) -> np.ndarray:
-    """The gradient of weights (outputs, inputs, 3, 3) from the slices' shares of their transform's."""
-    dw = np.empty((9, outputs // panel_width(outputs), inputs, panel_width(outputs)), np.float32)
-    passes.transform_weight_gradient(du.ravel(), len(du), inputs * outputs, dw.ravel())
-    return dw.transpose(1, 3, 2, 0).reshape(outputs, inputs, 3, 3)
+def _sums(activations: np.ndarray, count: int) -> np.ndarray:
+    """Memory for so many sums over each image and channel: (B, count, C)."""
+    return np.empty((len(activations), count, activations.shape[-1]), np.float32)
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:
-    """By tanh, as ``chainer.functions.sigmoid`` computes it on the CPU."""
+    """The sigmoid by tanh, as ``chainer.functions.sigmoid`` computes it on the CPU."""
     half = np.float32(0.5)
     return np.tanh(z * half) * half + half

@@ -1,194 +1,208 @@
-"""Convolution between many channels, normalisation, and their gradients for one image.
+"""Convolution between many channels, normalisation, ReLU, and their gradients, each for one image.
 
-Activations are flat float32, (H, W, C) with channels last, and begin at an offset ``start``. A padded image
-has a zero border: the image itself begins one row and one pixel in (`padded_geometry` says how wide it is).
-``scale`` and ``shift`` are a batch normalisation as one multiplication and one addition for each channel.
+Arrays are contiguous float32. An image is (H, W, C), channels last. A padded image has a border of zeros, and
+the image begins one row and one pixel in (`geometry.padded_shape`). A batch normalisation is (3, C): what it
+multiplies with, what it adds, and the mean. U is the Winograd transform of a convolution's weights, as
+`layouts.transformed` returns it.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from srmnist.engine.cpu import winograd
+from srmnist.engine.cpu import products, winograd
+from srmnist.engine.cpu.geometry import STEP, Band, band_shape, ceil_divide, scratch_sizes
 from srmnist.engine.cpu.simd import LANES, fma, load, load_three, splat, store, where_positive
 
-# A band of tile rows holds about this many tiles: what Winograd's algorithm makes of a band then fits the
-# L2 cache beside the weights.
-_BAND = 14
-# Channels of the widest layer.
-MOST_CHANNELS = 64
+
+class Tiles(NamedTuple):
+    """Scratch memory for one band: three arrays of transformed tiles, a transform's lines, and one tile."""
+
+    first: np.ndarray
+    second: np.ndarray
+    third: np.ndarray
+    lines: np.ndarray
+    tile: np.ndarray
 
 
 @njit
-def padded_geometry(height, width):
-    """Width and number of pixels of a padded image, which holds whole tiles."""
-    tiles_y, tiles_x = -(-height // winograd.STEP), -(-width // winograd.STEP)
-    padded_width = winograd.STEP * tiles_x + 2
-    return padded_width, (winograd.STEP * tiles_y + 2) * padded_width
+def divide_band(memory, height, width):
+    """Divide a band's scratch memory."""
+    _, _, size, lines = scratch_sizes(height, width)
+    end = 3 * size + lines
+    return Tiles(
+        memory[:size],
+        memory[size : 2 * size],
+        memory[2 * size : 3 * size],
+        memory[3 * size : end],
+        memory[end:],
+    )
 
 
 @njit
-def _band_geometry(height, width):
-    """Tiles down and across, tile rows in a band, slots for a band's tiles."""
-    tiles_y, tiles_x = -(-height // winograd.STEP), -(-width // winograd.STEP)
-    rows = min(tiles_y, max(1, _BAND // tiles_x))
-    return tiles_y, tiles_x, rows, -(-rows * tiles_x // winograd.TILE_ROWS) * winograd.TILE_ROWS
-
-
-@njit
-def pad(image, start, height, width, padded, padded_width):
-    """Copy a one-channel image into a padded one."""
+def pad(image, padded):
+    """Copy an image of one channel (H, W) into a padded one."""
+    height, width = image.shape
     for y in range(height):
-        to = (y + 1) * padded_width + 1
-        at = start + y * width
-        padded[to : to + width] = image[at : at + width]
+        padded[1 + y, 1 : 1 + width] = image[y]
 
 
 @njit
-def pad_activation(a, start, height, width, channels, scale, shift, padded, padded_width):
-    """relu(a · scale + shift) of one image, into a padded one."""
+def pad_activation(a, normalisation, padded):
+    """Write ReLU(normalised `a`) of one image into a padded image."""
+    height, width, channels = a.shape
+    padded_width = padded.shape[1]
     for c in range(0, channels, LANES):
-        m, s = load(scale, c), load(shift, c)
-        at = start + c
+        scale, shift = load(normalisation, c), load(normalisation, channels + c)
+        at = c
         for y in range(height):
             to = ((y + 1) * padded_width + 1) * channels + c
             for _ in range(width):
-                h = fma(load(a, at), m, s)
+                h = fma(load(a, at), scale, shift)
                 store(padded, to, where_positive(h, h))
                 at += channels
                 to += channels
 
 
 @njit
-def convolve(padded, height, width, inputs, outputs, u, band, a, start):
-    """Convolve a padded image with transformed weights `u`; `band` is scratch of `band_size`."""
-    padded_width = padded_geometry(height, width)[0]
-    tiles_y, tiles_x, rows, slots = _band_geometry(height, width)
-    v, m, _, lines, tile = _divide(band, slots, padded_width)
-    for first in range(0, tiles_y, rows):
-        last = min(first + rows, tiles_y)
-        winograd.transform_input(padded, padded_width, inputs, first, last, tiles_x, v, slots, lines)
-        winograd.multiply(v, u, m, slots, inputs, outputs)
-        for c in range(0, outputs, LANES):
-            at = c
-            for ty in range(first, last):
-                for tx in range(tiles_x):
-                    to = start + winograd.STEP * (ty * width + tx) * outputs + c
-                    down = min(winograd.STEP, height - winograd.STEP * ty)
-                    across = min(winograd.STEP, width - winograd.STEP * tx)
-                    if down == winograd.STEP and across == winograd.STEP:
-                        winograd.transform_output(
-                            m, at, slots * outputs, lines, a, to, width * outputs, outputs
-                        )
-                    else:
-                        _transform_cut_output(
-                            m, at, slots * outputs, lines, tile, a, to, width, outputs, down, across
-                        )
-                    at += outputs
+def convolve(padded, u, tiles, out):
+    """Convolve a padded image; `out` is (H, W, C)."""
+    height, width, outputs = out.shape
+    inputs = padded.shape[2]
+    rows, across, slots = band_shape(height, width)
+    down = ceil_divide(height, STEP)
+    for first in range(0, down, rows):
+        band = Band(first, min(first + rows, down), across, slots)
+        winograd.transform_input(padded, band, tiles.first, tiles.lines)
+        products.multiply(tiles.first, u, tiles.second, slots, inputs, outputs)
+        _transform_outputs(tiles.second, band, tiles.lines, tiles.tile, out)
 
 
 @njit
-def _transform_cut_output(m, at, plane, lines, tile, a, to, width, outputs, down, across):
-    """`winograd.transform_output` of a tile that reaches over the image's edge."""
-    winograd.transform_output(m, at, plane, lines, tile, 0, winograd.STEP * LANES, LANES)
-    for y in range(down):
-        for x in range(across):
-            pixel = load(tile, (winograd.STEP * y + x) * LANES)
-            store(a, to + (y * width + x) * outputs, pixel)
-
-
-@njit
-def convolve_gradient(
-    padded, height, width, inputs, outputs, u, band, g, g_start, a, a_start, norm, du, dx
-):  # fmt: skip
-    """Gradients of `convolve` and of the normalisation and ReLU after it, for one image.
-
-    The gradient arrives at the ReLU's output as `g`; `norm` (5, outputs) takes it to the convolution's
-    output as ``norm[0] · g + norm[1] · a + norm[2]``, with g zero where ``a · norm[3] + norm[4]`` is not
-    positive. Adds to `du` the gradient of the transformed weights, and to `dx` that of the padded input;
-    `u` are the weights transformed and transposed.
-    """
-    padded_width = padded_geometry(height, width)[0]
-    tiles_y, tiles_x, rows, slots = _band_geometry(height, width)
-    v, z, m, lines, _ = _divide(band, slots, padded_width)
-    row = width * outputs
-    zero = splat(np.float32(0))
-    for first in range(0, tiles_y, rows):
-        last = min(first + rows, tiles_y)
-        for c in range(0, outputs, LANES):
-            n0, n1, n2 = load_three(norm, c, outputs)
-            n3, n4 = load(norm, 3 * outputs + c), load(norm, 4 * outputs + c)
-            to = c
-            for ty in range(first, last):
-                down = height - winograd.STEP * ty
-                for tx in range(tiles_x):
-                    at = winograd.STEP * (ty * width + tx) * outputs + c
-                    across = width - winograd.STEP * tx
-                    for x in range(winograd.STEP):
-                        y0 = y1 = y2 = y3 = zero
-                        if x < across:
-                            p, q = g_start + at, a_start + at
-                            y0 = _unnormalise(g, p, a, q, n0, n1, n2, n3, n4)
-                            if down > 1:
-                                y1 = _unnormalise(g, p + row, a, q + row, n0, n1, n2, n3, n4)
-                            if down > 2:
-                                y2 = _unnormalise(g, p + 2 * row, a, q + 2 * row, n0, n1, n2, n3, n4)
-                            if down > 3:
-                                y3 = _unnormalise(g, p + 3 * row, a, q + 3 * row, n0, n1, n2, n3, n4)
-                        winograd.transform_gradient_column(x, lines, y0, y1, y2, y3)
-                        at += outputs
-                    winograd.transform_gradient_rows(lines, z, to, slots * outputs)
-                    to += outputs
-        winograd.transform_input(padded, padded_width, inputs, first, last, tiles_x, v, slots, lines)
-        tiles = (last - first) * tiles_x
-        winograd.accumulate_weight_gradient(v, z, du, slots, tiles, inputs)
-        winograd.multiply(z, u, m, slots, outputs, inputs)
-        winograd.add_input_gradient(m, slots, padded_width, inputs, first, last, tiles_x, dx, lines)
-
-
-@njit
-def _divide(band, slots, padded_width):
-    """Scratch for a band, divided: V, Z or M, M, the transforms' lines, and a tile."""
-    size = winograd.POSITIONS * slots * MOST_CHANNELS
-    lines = 3 * size + 6 * padded_width * LANES
-    return band[:size], band[size : 2 * size], band[2 * size : 3 * size], band[3 * size : lines], band[lines:]
-
-
-@njit
-def band_size(height, width):
-    """Floats of scratch that `convolve` and `convolve_gradient` need for a band of tiles."""
-    slots = _band_geometry(height, width)[3]
-    vectors = 6 * padded_geometry(height, width)[0] + winograd.STEP**2
-    return 3 * winograd.POSITIONS * slots * MOST_CHANNELS + vectors * LANES
-
-
-@njit
-def _unnormalise(g, at_g, a, at_a, n0, n1, n2, n3, n4):
-    activation = load(a, at_a)
-    gradient = where_positive(fma(activation, n3, n4), load(g, at_g))
-    return fma(n0, gradient, fma(n1, activation, n2))
-
-
-@njit
-def unnormalise(g, g_start, a, a_start, pixels, channels, norm, out, out_start):
-    """The gradient at a convolution's output from the one behind its ReLU, as in `convolve_gradient`."""
+def _transform_outputs(m, band, lines, tile, out):
+    """The output pixels of a band; a tile that reaches over the image's edge is cut."""
+    height, width, channels = out.shape
+    plane = band.slots * channels
     for c in range(0, channels, LANES):
-        n0, n1, n2 = load_three(norm, c, channels)
-        n3, n4 = load(norm, 3 * channels + c), load(norm, 4 * channels + c)
-        for p in range(c, pixels * channels, channels):
-            store(out, out_start + p, _unnormalise(g, g_start + p, a, a_start + p, n0, n1, n2, n3, n4))
+        at = c
+        for ty in range(band.first, band.last):
+            for tx in range(band.across):
+                to = STEP * (ty * width + tx) * channels + c
+                down, across = min(STEP, height - STEP * ty), min(STEP, width - STEP * tx)
+                if down == STEP and across == STEP:
+                    winograd.transform_output(m, at, plane, lines, out, to, width * channels, channels)
+                else:
+                    winograd.transform_output(m, at, plane, lines, tile, 0, STEP * LANES, LANES)
+                    for y in range(down):
+                        for x in range(across):
+                            pixel = load(tile, (STEP * y + x) * LANES)
+                            store(out, to + (y * width + x) * channels, pixel)
+                at += channels
 
 
 @njit
-def statistics(a, start, pixels, channels, sums, to):
-    """Of one image and each channel: a reference value k, Σ (a − k) and Σ (a − k)².
+def convolve_gradient(padded, u, tiles, g, a, norm, du, dx):
+    """Gradients of `convolve`, and of the normalisation and the ReLU after it, for one image.
 
-    Taken against the first pixel instead of zero, the variance does not drown in a large mean.
+    Parameters
+    ----------
+    padded : (PH, PW, inputs)
+        The convolution's input.
+    u
+        The transform of the weights, transposed.
+    tiles : Tiles
+    g, a : (H, W, outputs)
+        The gradient of the ReLU's output, and the convolution's output.
+    norm : (5, outputs)
+        The gradient of the convolution's output is ``norm[0] · g + norm[1] · a + norm[2]``, where g counts as
+        zero unless ``a · norm[3] + norm[4]`` is positive.
+    du
+        The gradient of the transformed weights is added to it.
+    dx : (PH, PW, inputs)
+        The gradient of `padded` is added to it.
     """
+    height, width, outputs = g.shape
+    inputs = padded.shape[2]
+    rows, across, slots = band_shape(height, width)
+    down = ceil_divide(height, STEP)
+    for first in range(0, down, rows):
+        band = Band(first, min(first + rows, down), across, slots)
+        v, z, m, lines = tiles.first, tiles.second, tiles.third, tiles.lines
+        _transform_gradients(g, a, norm, band, lines, z)
+        winograd.transform_input(padded, band, v, lines)
+        products.accumulate_weight_gradient(v, z, du, slots, (band.last - first) * across, inputs)
+        products.multiply(z, u, m, slots, outputs, inputs)
+        winograd.add_input_gradient(m, band, dx, lines)
+
+
+@njit
+def _transform_gradients(g, a, norm, band, lines, z):
+    """Z = A dy Aᵀ of a band's tiles, where dy is the gradient of the convolution's output."""
+    height, width, channels = g.shape
+    row = width * channels
     zero = splat(np.float32(0))
     for c in range(0, channels, LANES):
-        k = load(a, start + c)
+        factors = load_three(norm, c, channels)
+        scale, shift = load(norm, 3 * channels + c), load(norm, 4 * channels + c)
+        to = c
+        for ty in range(band.first, band.last):
+            down = height - STEP * ty
+            for tx in range(band.across):
+                at = STEP * (ty * width + tx) * channels + c
+                across = width - STEP * tx
+                for x in range(STEP):
+                    y0 = y1 = y2 = y3 = zero
+                    if x < across:
+                        y0 = _unnormalise(g, a, at, factors, scale, shift)
+                        if down > 1:
+                            y1 = _unnormalise(g, a, at + row, factors, scale, shift)
+                        if down > 2:
+                            y2 = _unnormalise(g, a, at + 2 * row, factors, scale, shift)
+                        if down > 3:
+                            y3 = _unnormalise(g, a, at + 3 * row, factors, scale, shift)
+                    winograd.transform_gradient_column(x, lines, y0, y1, y2, y3)
+                    at += channels
+                winograd.transform_gradient_rows(lines, z, to, band.slots * channels)
+                to += channels
+
+
+@njit
+def _unnormalise(g, a, at, factors, scale, shift):
+    """The gradient of a convolution's output at one offset, see `convolve_gradient`."""
+    by_g, by_a, constant = factors
+    activation = load(a, at)
+    gradient = where_positive(fma(activation, scale, shift), load(g, at))
+    return fma(by_g, gradient, fma(by_a, activation, constant))
+
+
+@njit
+def unnormalise(g, a, norm, out):
+    """The gradient of a convolution's output (H, W, C), from the gradient `g` of the ReLU's output.
+
+    `norm` is that of `convolve_gradient`.
+    """
+    height, width, channels = a.shape
+    for c in range(0, channels, LANES):
+        factors = load_three(norm, c, channels)
+        scale, shift = load(norm, 3 * channels + c), load(norm, 4 * channels + c)
+        for at in range(c, height * width * channels, channels):
+            store(out, at, _unnormalise(g, a, at, factors, scale, shift))
+
+
+@njit
+def statistics(a, sums):
+    """Of each channel of an image: its first pixel k, Σ (a − k) and Σ (a − k)², as `sums` (3, C).
+
+    Sums are taken relative to the first pixel, so a large mean does not swamp the variance.
+    """
+    height, width, channels = a.shape
+    pixels = height * width
+    zero = splat(np.float32(0))
+    for c in range(0, channels, LANES):
+        k = load(a, c)
         s = t = q = r = zero
-        at = start + c
+        at = c
         for _ in range(pixels // 2):
             d, e = load(a, at) - k, load(a, at + channels) - k
             s, t = s + d, t + e
@@ -197,32 +211,33 @@ def statistics(a, start, pixels, channels, sums, to):
         if pixels % 2:
             d = load(a, at) - k
             s, q = s + d, fma(d, d, q)
-        store(sums, to + c, k)
-        store(sums, to + channels + c, s + t)
-        store(sums, to + 2 * channels + c, q + r)
+        store(sums, c, k)
+        store(sums, channels + c, s + t)
+        store(sums, 2 * channels + c, q + r)
 
 
 @njit
-def gradient_statistics(
-    g, g_start, g_row, a, a_start, height, width, channels, norm, mean, out, out_start, sums, to
-):
-    """Let a gradient through a ReLU, and sum it for the normalisation before.
+def gradient_statistics(dx, a, normalisation, out, sums):
+    """Pass a gradient back through a ReLU, and sum it for the gradient of the normalisation before the ReLU.
 
-    Of one image: ``out`` is `g`, zero where ``a · norm[3] + norm[4]`` is not positive; for each channel the
-    sums are Σ out and Σ out · (a − mean). Rows of `g` are `g_row` apart.
+    `dx` is the gradient of the padded image that `pad_activation` makes of `a`; `out` (H, W, C) is `dx`
+    without the border, and zero where the ReLU was. Of each channel, `sums` (2, C) are Σ out and Σ out · (a −
+    mean).
     """
+    height, width, channels = a.shape
+    padded_width = dx.shape[1]
     for c in range(0, channels, LANES):
-        n3, n4, m = load(norm, 3 * channels + c), load(norm, 4 * channels + c), load(mean, c)
+        scale, shift, mean = load_three(normalisation, c, channels)
         s = q = splat(np.float32(0))
         p = c
         for y in range(height):
-            at = g_start + y * g_row + c
+            at = ((y + 1) * padded_width + 1) * channels + c
             for _ in range(width):
-                activation = load(a, a_start + p)
-                gradient = where_positive(fma(activation, n3, n4), load(g, at))
-                store(out, out_start + p, gradient)
-                s, q = s + gradient, fma(gradient, activation - m, q)
+                activation = load(a, p)
+                gradient = where_positive(fma(activation, scale, shift), load(dx, at))
+                store(out, p, gradient)
+                s, q = s + gradient, fma(gradient, activation - mean, q)
                 at += channels
                 p += channels
-        store(sums, to + c, s)
-        store(sums, to + channels + c, q)
+        store(sums, c, s)
+        store(sums, channels + c, q)

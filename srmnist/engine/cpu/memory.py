@@ -1,77 +1,97 @@
-"""Memory that the engine keeps: fresh pages would cost a fault each at every step."""
+"""Memory that the engine keeps from step to step: fresh memory would cost a page fault for each page."""
 
 from __future__ import annotations
 
 import math
 import threading
+from collections import deque
+from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
-from srmnist.engine.cpu import passes
-from srmnist.engine.cpu.passes import C1, C2, C3
-from srmnist.engine.cpu.threads import thread_count
-from srmnist.engine.cpu.winograd import POSITIONS
+from srmnist.engine.cpu.geometry import ceil_divide
+
+_CACHE_LINE = 64  # bytes
 
 
-class _Buffers:
-    """Activations and gradients of a batch. They return to the pool when their function is gone."""
+class Pool:
+    """Blocks of memory that are free to be used again.
 
-    def __init__(self, pixels: int, parts: int) -> None:
-        self.pixels, self.parts = pixels, parts
-        self.activations = [_aligned(pixels * channels) for channels in (C1, C2, C3)]
-        self.gradients = [_aligned(pixels * channels) for channels in (C1, C2)]
-        shapes = [(parts, POSITIONS * C1 * C2), (parts, POSITIONS * C2 * C3)]
-        self.weight_gradients = [_aligned(math.prod(shape)).reshape(shape) for shape in shapes]
+    A block is taken from the pool and returned by single operations of a deque, which no other thread, signal
+    handler or destructor can interrupt. So a block has one user at a time, without a lock that a fork could
+    leave locked.
+
+    Parameters
+    ----------
+    keep : int
+        The number of free blocks that are kept.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._free: deque[np.ndarray] = deque(maxlen=keep)
+
+    def take(self, size: int) -> np.ndarray:
+        """Flat float32 memory of `size` elements, whose values are arbitrary.
+
+        It returns to the pool by itself when no array refers to it any more.
+        """
+        return np.asarray(_Loan(self._block(size), self._free))[:size]
+
+    def arrays(self, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """Float32 arrays of these shapes, all in one block; each begins on a cache line."""
+        ends = list(accumulate(_whole_lines(math.prod(shape)) for shape in shapes))
+        flat = self.take(ends[-1])
+        starts = [0, *ends[:-1]]
+        return [
+            flat[start : start + math.prod(shape)].reshape(shape)
+            for start, shape in zip(starts, shapes, strict=True)
+        ]
+
+    def _block(self, size: int) -> np.ndarray:
+        while self._free:
+            try:
+                block = self._free.pop()
+            except IndexError:  # another thread has taken the last one
+                break
+            if len(block) >= size:
+                return block
+        return aligned(size)
 
 
-class _Lease:
-    """Buffers in use by one function; a graph may hold several."""
+class _Loan:
+    """A block in use. NumPy makes the array that refers to it, and keeps it as the base of all its views."""
 
-    def __init__(self, pool: list[_Buffers], buffers: _Buffers) -> None:
-        self._pool, self._buffers = pool, buffers
-        self.activations, self.gradients = buffers.activations, buffers.gradients
-        self.weight_gradients = buffers.weight_gradients
+    def __init__(self, block: np.ndarray, free: deque[np.ndarray]) -> None:
+        self.__array_interface__ = block.__array_interface__
+        self._block, self._free = block, free
 
     def __del__(self) -> None:
-        # One set suffices training; a second spares graphs that use the model twice.
-        if len(self._pool) < 2:
-            self._pool.insert(0, self._buffers)
+        self._free.append(self._block)
 
 
-class _Pool:
-    """Buffers kept from step to step."""
-
-    def __init__(self) -> None:
-        self._free: list[_Buffers] = []
-
-    def take(self, pixels: int, parts: int) -> _Lease:
-        with lock:
-            for i, buffers in enumerate(self._free):
-                if buffers.pixels >= pixels and buffers.parts >= parts:
-                    return _Lease(self._free, self._free.pop(i))
-            self._free.clear()
-        return _Lease(self._free, _Buffers(pixels, parts))
+class _OwnScratch(threading.local):
+    memory = np.empty(0, np.float32)
 
 
-class _Scratch:
-    """Each thread's scratch, kept for one image size."""
-
-    def __init__(self) -> None:
-        self._scratch = np.empty((0, 0), np.float32)
-
-    def take(self, height: int, width: int) -> np.ndarray:
-        shape = (thread_count(), -(-passes.scratch_size(height, width) // 1024) * 1024)
-        if self._scratch.shape != shape:
-            self._scratch = _aligned(shape[0] * shape[1]).reshape(shape)
-        return self._scratch
+_own = _OwnScratch()
 
 
-def _aligned(size: int) -> np.ndarray:
-    """Zeros that begin on a cache line, so that no vector straddles two."""
-    memory = np.zeros(size + 16, np.float32)
-    skip = -memory.ctypes.data // 4 % 16
-    return memory[skip : skip + size]
+def scratch(size: int) -> np.ndarray:
+    """Flat float32 scratch memory of `size` elements that belongs to the calling thread."""
+    if len(_own.memory) != size:
+        _own.memory = np.empty(0, np.float32)  # first: the old memory is free before the new is taken
+        _own.memory = aligned(size)
+    return _own.memory
 
 
-# A program may use models from several threads; the scratch and the team of threads serve one at a time.
-pool, scratch, lock = _Pool(), _Scratch(), threading.Lock()
+def _whole_lines(size: int) -> int:
+    """A number of floats, rounded up to whole cache lines."""
+    return ceil_divide(4 * size, _CACHE_LINE) * _CACHE_LINE // 4
+
+
+def aligned(size: int) -> np.ndarray:
+    """Float32 zeros that begin on a cache line, so that no vector lies on two."""
+    memory = np.zeros(4 * size + _CACHE_LINE, np.uint8)
+    skip = -memory.ctypes.data % _CACHE_LINE
+    return memory[skip : skip + 4 * size].view(np.float32)

@@ -1,196 +1,231 @@
-"""The network's passes over a batch, compiled by Numba, each for a slice of it.
+"""The network's passes over a batch, compiled by Numba. Each call computes one slice of the batch.
 
-Batch normalisation needs the whole batch's statistics before the next layer can start, so training passes
-over the batch once a layer: each pass reads the layer before as its convolution left it, normalises and
-rectifies as it reads, convolves, and sums what it writes. Backward mirrors that. What goes through memory
-is every convolution's output, and two of the gradients; all else stays in a thread's scratch, which its L2
-cache holds. Evaluation needs no statistics and keeps even the activations in the scratch.
+Batch normalisation needs the statistics of the whole batch before the next layer can start. So training
+passes over the batch once for each layer: a pass reads the output of the convolution before, applies
+normalisation and ReLU as it reads, convolves, and takes the sums of what it writes. The backward passes do
+the same in reverse order. Main memory holds the outputs of the convolutions and two of the gradients;
+everything else stays in a thread's scratch memory, which fits the L2 cache. Evaluation needs no statistics of
+the batch, and keeps the activations in the scratch memory too.
 
-Activations are flat float32, (B, H, W, C); a pass does images `begin` to `end`, with `scratch` of
-`scratch_size` floats to itself.
+Arrays are contiguous float32; N is the number of images in the slice. Images of one channel are (N, H, W),
+others (N, H, W, C). Normalisations, weights and `norm` are as in `kernels` and `one_channel`. `scratch` has
+`geometry.scratch_size` floats. The order of arguments is that of `slices.for_each_slice`: first the arrays
+with a row for each image, then those that are the same for all, then a sum of the slice's own, then the
+scratch memory.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from srmnist.engine.cpu import kernels, one_channel, winograd
 from srmnist.engine.cpu.compiled import compiled
+from srmnist.engine.cpu.geometry import C1, C2, C3, padded_shape, scratch_sizes
 
-C1, C2, C3 = 16, 32, 64
+
+class _Scratch(NamedTuple):
+    """A thread's scratch memory, divided. The parts are flat: each pass gives them its own shapes."""
+
+    padded: np.ndarray
+    other_padded: np.ndarray
+    image: np.ndarray
+    tiles: kernels.Tiles
 
 
 @njit
-def _regions(scratch, height, width):
-    """Scratch divided: two padded images, an image, and a band of tiles."""
-    padded = kernels.padded_geometry(height, width)[1] * C3
-    image = 2 * padded + height * width * C3
-    return scratch[:padded], scratch[padded : 2 * padded], scratch[2 * padded : image], scratch[image:]
+def _divide(scratch, height, width):
+    padded, image, _, _ = scratch_sizes(height, width)
+    band = 2 * padded + image
+    tiles = kernels.divide_band(scratch[band:], height, width)
+    return _Scratch(scratch[:padded], scratch[padded : 2 * padded], scratch[2 * padded : band], tiles)
+
+
+@njit
+def _as_shape(memory, shape):
+    """The first floats of flat memory, in this shape."""
+    size = 1
+    for length in shape:
+        size *= length
+    return memory[:size].reshape(shape)
+
+
+@njit
+def _zeros(memory, shape):
+    """The same, filled with zeros."""
+    array = _as_shape(memory, shape)
+    array[:] = 0
+    return array
 
 
 @compiled
-def scratch_size(height, width):
-    """Floats of scratch that a pass needs for images of this size."""
-    padded = kernels.padded_geometry(height, width)[1]
-    return (2 * padded + height * width) * C3 + kernels.band_size(height, width)
+def forward_first(x, a, sums, weights, scratch):
+    """conv1: x (N, H, W) → a (N, H, W, 16), and each image's `kernels.statistics`, sums (N, 3, 16)."""
+    images, height, width = x.shape
+    padded = _zeros(scratch, padded_shape(height, width))
+    for i in range(images):
+        kernels.pad(x[i], padded)
+        one_channel.spread(padded, weights, a[i])
+        kernels.statistics(a[i], sums[i])
 
 
 @compiled
-def forward_first(x, height, width, weights, a, sums, scratch, begin, end):
-    """conv1: x (B, H, W) → a (B, H, W, 16), and each image's statistics."""
-    padded_width, padded_size = kernels.padded_geometry(height, width)
-    padded = _regions(scratch, height, width)[0][:padded_size]
-    padded[:] = 0
-    pixels = height * width
-    for i in range(begin, end):
-        kernels.pad(x, i * pixels, height, width, padded, padded_width)
-        one_channel.spread(padded, padded_width, height, width, weights, C1, a, i * pixels * C1)
-        kernels.statistics(a, i * pixels * C1, pixels, C1, sums, i * 3 * C1)
+def forward_middle(a, b, sums, normalisation, u, scratch):
+    """conv2, conv3: ReLU(normalised a) (N, H, W, inputs) → b (N, H, W, outputs), and sums (N, 3, outputs)."""
+    images, height, width, inputs = a.shape
+    own = _divide(scratch, height, width)
+    padded_height, padded_width = padded_shape(height, width)
+    padded = _zeros(own.padded, (padded_height, padded_width, inputs))
+    for i in range(images):
+        kernels.pad_activation(a[i], normalisation, padded)
+        kernels.convolve(padded, u, own.tiles, b[i])
+        kernels.statistics(b[i], sums[i])
 
 
 @compiled
-def forward_middle(a, height, width, inputs, outputs, scale, shift, u, b, sums, scratch, begin, end):
-    """conv2, conv3: relu(a · scale + shift) (B, H, W, inputs) → b (B, H, W, outputs), and statistics."""
-    padded_width, padded_size = kernels.padded_geometry(height, width)
-    padded, _, _, band = _regions(scratch, height, width)
-    padded = padded[: padded_size * inputs]
-    padded[:] = 0
-    pixels = height * width
-    for i in range(begin, end):
-        kernels.pad_activation(
-            a, i * pixels * inputs, height, width, inputs, scale, shift, padded, padded_width
-        )
-        kernels.convolve(padded, height, width, inputs, outputs, u, band, b, i * pixels * outputs)
-        kernels.statistics(b, i * pixels * outputs, pixels, outputs, sums, i * 3 * outputs)
+def forward_last(a, z, normalisation, weights, bias, scratch):
+    """conv4: ReLU(normalised a) (N, H, W, 64) → z (N, H, W), the input of the sigmoid."""
+    images, _, width, channels = a.shape
+    rows = _zeros(scratch, (3, width + 2, channels))
+    for i in range(images):
+        one_channel.gather(a[i], normalisation, True, weights, bias[0], rows, z[i])
 
 
 @compiled
-def forward_last(a, height, width, scale, shift, weights, bias, z, scratch, begin, end):
-    """conv4: relu(a · scale + shift) (B, H, W, 64) → z (B, H, W), what the sigmoid takes."""
-    rows = _regions(scratch, height, width)[0]
-    rows[: 3 * (width + 2) * C3] = 0
-    pixels = height * width
-    for i in range(begin, end):
-        start = i * pixels
-        one_channel.gather(
-            a, start * C3, height, width, C3, scale, shift, True, weights, bias, rows, z, start
-        )
+def evaluate(x, z, normalisations, w1, u2, u3, w4, bias, scratch):
+    """The network up to the sigmoid, with fixed statistics: x (N, H, W) → z (N, H, W).
 
-
-@compiled
-def evaluate(x, height, width, w1, u2, u3, w4, bias, scale, shift, z, scratch, begin, end):
-    """The whole network up to the sigmoid, with fixed statistics: x (B, H, W) → z (B, H, W).
-
-    `scale` and `shift` hold those of the three normalisations one after the other.
+    `normalisations` are the three layers' normalisations, one after the other, flat.
     """
-    padded_width, size = kernels.padded_geometry(height, width)
-    first, second, image, band = _regions(scratch, height, width)
-    padded1, padded2 = first[:size], first[size : size * (1 + C1)]
-    padded3, rows = first[size * (1 + C1) : size * (1 + C1 + C2)], second[: 3 * (width + 2) * C3]
-    first[: size * (1 + C1 + C2)] = 0
-    rows[:] = 0
-    s1, s2, s3 = scale[:C1], scale[C1 : C1 + C2], scale[C1 + C2 :]
-    t1, t2, t3 = shift[:C1], shift[C1 : C1 + C2], shift[C1 + C2 :]
-    pixels = height * width
-    for i in range(begin, end):
-        kernels.pad(x, i * pixels, height, width, padded1, padded_width)
-        one_channel.spread(padded1, padded_width, height, width, w1, C1, image, 0)
-        kernels.pad_activation(image, 0, height, width, C1, s1, t1, padded2, padded_width)
-        kernels.convolve(padded2, height, width, C1, C2, u2, band, image, 0)
-        kernels.pad_activation(image, 0, height, width, C2, s2, t2, padded3, padded_width)
-        kernels.convolve(padded3, height, width, C2, C3, u3, band, image, 0)
-        one_channel.gather(image, 0, height, width, C3, s3, t3, True, w4, bias, rows, z, i * pixels)
+    images, height, width = x.shape
+    own = _divide(scratch, height, width)
+    padded_height, padded_width = padded_shape(height, width)
+    size = padded_height * padded_width
+    padded1 = _zeros(own.padded, (padded_height, padded_width))
+    padded2 = _zeros(own.padded[size:], (padded_height, padded_width, C1))
+    padded3 = _zeros(own.padded[(1 + C1) * size :], (padded_height, padded_width, C2))
+    rows = _zeros(own.other_padded, (3, width + 2, C3))
+    image1 = _as_shape(own.image, (height, width, C1))
+    image2 = _as_shape(own.image, (height, width, C2))
+    image3 = _as_shape(own.image, (height, width, C3))
+    n1, n2, n3 = (
+        normalisations[: 3 * C1],
+        normalisations[3 * C1 : 3 * (C1 + C2)],
+        normalisations[3 * (C1 + C2) :],
+    )
+    for i in range(images):
+        kernels.pad(x[i], padded1)
+        one_channel.spread(padded1, w1, image1)
+        kernels.pad_activation(image1, n1, padded2)
+        kernels.convolve(padded2, u2, own.tiles, image2)
+        kernels.pad_activation(image2, n2, padded3)
+        kernels.convolve(padded3, u3, own.tiles, image3)
+        one_channel.gather(image3, n3, True, w4, bias[0], rows, z[i])
 
 
 @compiled
-def backward_last(gz, a, height, width, flipped, norm, mean, dw, sums, scratch, begin, end):
-    """conv4: gz (B, H, W) → gradient of its weights, and the sums that bn3's gradient needs.
+def backward_last(gz, a, sums, flipped, normalisation, dw, scratch):
+    """conv4: gz (N, H, W) → the gradient of the weights, dw (9, 64), and the sums (N, 2, 64) for bn3's
+    gradient.
 
-    `flipped` are the weights (9, 64) with their taps in reverse order, as those of `dw` are.
+    `flipped` (9, 64) are the weights with their taps in reverse order; so is `dw`.
     """
-    padded_width, padded_size = kernels.padded_geometry(height, width)
-    padded = _regions(scratch, height, width)[0][:padded_size]
-    padded[:] = 0
+    images, height, width = gz.shape
+    padded = _zeros(scratch, padded_shape(height, width))
     dw[:] = 0
-    pixels = height * width
-    for i in range(begin, end):
-        kernels.pad(gz, i * pixels, height, width, padded, padded_width)
-        one_channel.gather_gradient(
-            padded, padded_width, height, width, flipped, C3,
-            a, i * pixels * C3, norm, mean, dw, sums, i * 2 * C3,
-        )  # fmt: skip
+    for i in range(images):
+        kernels.pad(gz[i], padded)
+        one_channel.gather_gradient(padded, flipped, a[i], normalisation, dw, sums[i])
 
 
 @compiled
-def backward_middle(
-    g, spread_weights, b, a, height, width, inputs, outputs,
-    norm_b, u, norm_a, mean_a, du, g_a, sums, scratch, begin, end,
-):  # fmt: skip
-    """conv3, conv2: from the gradient behind the ReLU on `b` to the one behind the ReLU on `a`.
+def backward_third(gz, b, a, g_a, sums, flipped, norm, u, normalisation, du, scratch):
+    """conv3, as `backward_middle`; but the gradient of the ReLU after it is computed from gz (N, H, W).
 
-    `g` is that gradient (B, H, W, outputs); or, where `spread_weights` (9, outputs) are given, the image
-    (B, H, W) that it is spread from, since computing it again costs less than keeping it.
+    `backward_last` has computed that gradient before. To compute it again takes less time than to keep it in
+    memory. `flipped` are conv4's weights as there.
     """
-    first, second, image, band = _regions(scratch, height, width)
-    padded_width, size = kernels.padded_geometry(height, width)
-    padded, dx = first[: size * inputs], second[: size * inputs]
-    gz = second[size * inputs : size * (inputs + 1)]
-    padded[:] = 0
-    gz[:] = 0
+    images, height, width, inputs = a.shape
+    own = _divide(scratch, height, width)
+    padded_height, padded_width = padded_shape(height, width)
+    size = padded_height * padded_width * inputs
+    padded = _zeros(own.padded, (padded_height, padded_width, inputs))
+    dx = _as_shape(own.other_padded, (padded_height, padded_width, inputs))
+    padded_gz = _zeros(own.other_padded[size:], (padded_height, padded_width))
+    g = _as_shape(own.image, b[0].shape)
     du[:] = 0
-    pixels = height * width
-    scale, shift = norm_a[3 * inputs : 4 * inputs], norm_a[4 * inputs :]
-    for i in range(begin, end):
-        a_start, b_start = i * pixels * inputs, i * pixels * outputs
-        kernels.pad_activation(a, a_start, height, width, inputs, scale, shift, padded, padded_width)
-        gradient, g_start = g, b_start
-        if len(spread_weights) > 0:
-            kernels.pad(g, i * pixels, height, width, gz, padded_width)
-            one_channel.spread(gz, padded_width, height, width, spread_weights, outputs, image, 0)
-            gradient, g_start = image, 0
+    for i in range(images):
+        kernels.pad(gz[i], padded_gz)
+        one_channel.spread(padded_gz, flipped, g)
+        kernels.pad_activation(a[i], normalisation, padded)
         dx[:] = 0
-        kernels.convolve_gradient(
-            padded, height, width, inputs, outputs, u, band,
-            gradient, g_start, b, b_start, norm_b, du, dx,
-        )  # fmt: skip
-        kernels.gradient_statistics(
-            dx, (padded_width + 1) * inputs, padded_width * inputs, a, a_start,
-            height, width, inputs, norm_a, mean_a, g_a, a_start, sums, i * 2 * inputs,
-        )  # fmt: skip
+        kernels.convolve_gradient(padded, u, own.tiles, g, b[i], norm, du, dx)
+        kernels.gradient_statistics(dx, a[i], normalisation, g_a[i], sums[i])
 
 
 @compiled
-def backward_first(g, a, x, height, width, norm, dw, flipped, gx, scratch, begin, end):
-    """conv1: gradient of its weights, and, where `gx` is not empty, of the input."""
-    padded_width, padded_size = kernels.padded_geometry(height, width)
-    first, second, image, _ = _regions(scratch, height, width)
-    padded, rows = first[:padded_size], second[: 3 * (width + 2) * C1]
-    padded[:] = 0
-    rows[:] = 0
+def backward_second(g, b, a, g_a, sums, norm, u, normalisation, du, scratch):
+    """conv2: g (N, H, W, outputs) → g_a (N, H, W, inputs), du (36, inputs · outputs) and sums (N, 2, inputs).
+
+    `g` is the gradient of the output of the ReLU on the normalised b; `g_a` is that of the input of the ReLU
+    on the normalised a. `du` is the gradient of the transformed weights, and `u` their transform, transposed.
+    """
+    images, height, width, inputs = a.shape
+    own = _divide(scratch, height, width)
+    padded_height, padded_width = padded_shape(height, width)
+    padded = _zeros(own.padded, (padded_height, padded_width, inputs))
+    dx = _as_shape(own.other_padded, (padded_height, padded_width, inputs))
+    du[:] = 0
+    for i in range(images):
+        kernels.pad_activation(a[i], normalisation, padded)
+        dx[:] = 0
+        kernels.convolve_gradient(padded, u, own.tiles, g[i], b[i], norm, du, dx)
+        kernels.gradient_statistics(dx, a[i], normalisation, g_a[i], sums[i])
+
+
+@compiled
+def backward_first(x, g, a, norm, dw, scratch):
+    """conv1: the gradient of its weights, dw (9, 16), from that of the ReLU's output, g (N, H, W, 16)."""
+    images, height, width = x.shape
+    own = _divide(scratch, height, width)
+    padded = _zeros(own.padded, padded_shape(height, width))
+    unnormalised = _as_shape(own.image, a[0].shape)
     dw[:] = 0
-    pixels = height * width
-    one, zero = np.ones(C1, np.float32), np.zeros(C1, np.float32)
-    for i in range(begin, end):
-        start = i * pixels * C1
-        kernels.pad(x, i * pixels, height, width, padded, padded_width)
-        kernels.unnormalise(g, start, a, start, pixels, C1, norm, image, 0)
-        one_channel.spread_gradient(padded, padded_width, height, width, image, 0, C1, dw)
-        if len(gx) > 0:
-            one_channel.gather(
-                image, 0, height, width, C1, one, zero, False, flipped, zero[0], rows, gx, i * pixels
-            )
+    for i in range(images):
+        kernels.pad(x[i], padded)
+        kernels.unnormalise(g[i], a[i], norm, unnormalised)
+        one_channel.spread_gradient(padded, unnormalised, dw)
 
 
 @compiled
-def transform_weights(w, filters, u):
-    """Weights (filters, 9) → their Winograd transform `u` (36, filters)."""
-    taps = np.empty(9 * filters, np.float32)
+def input_gradient(g, a, gx, norm, flipped, scratch):
+    """conv1: the gradient of its input, gx (N, H, W), from that of the ReLU's output, g (N, H, W, 16).
+
+    `flipped` (9, 16) are the weights with their taps in reverse order.
+    """
+    images, height, width, channels = a.shape
+    own = _divide(scratch, height, width)
+    unnormalised = _as_shape(own.image, a[0].shape)
+    rows = _zeros(own.padded, (3, width + 2, channels))
+    identity, no_bias = np.zeros((3, channels), np.float32), np.float32(0)
+    identity[0] = 1
+    for i in range(images):
+        kernels.unnormalise(g[i], a[i], norm, unnormalised)
+        one_channel.gather(unnormalised, identity, False, flipped, no_bias, rows, gx[i])
+
+
+@compiled
+def transform_weights(w, u):
+    """Weights (filters, 9) → their Winograd transform, u (36, filters)."""
+    filters = len(w)
+    taps = np.empty((9, filters), np.float32)
     for f in range(filters):
         for tap in range(9):
-            taps[tap * filters + f] = w[9 * f + tap]
-    winograd.transform_filters(taps, filters, u)
+            taps[tap, f] = w[f, tap]
+    winograd.transform_filters(taps, u)
 
 
 @compiled
-def transform_weight_gradient(du, parts, filters, dw):
-    """Gradients of the transform, `du` (parts, 36, filters), summed → of the weights, `dw` (9, filters)."""
-    winograd.transform_filter_gradient(du, parts, filters, dw)
+def transform_weight_gradient(du, dw):
+    """Gradients of transformed weights, du (slices, 36, filters), summed → of weights, dw (9, filters)."""
+    winograd.transform_filter_gradient(du, dw)

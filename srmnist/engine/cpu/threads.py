@@ -1,11 +1,13 @@
-"""A batch shared among threads.
+"""Threads that compute the slices of a batch.
 
-A slice of the batch is the unit of work; whichever thread is free takes the next. On a machine that others
-use as well that is the difference between waiting for the slowest core and not, which is why these are
-Python's threads (the kernels run without its lock) and not an OpenMP loop, whose equal shares and spinning
-barriers lose half the speed there. What a slice computes does not depend on the thread that does it, so
-results are the same, bit for bit, for any number of threads.
+Whichever thread is free takes the next slice. On a machine with other users, no thread then waits for the
+slowest core. Therefore these are Python threads (compiled code runs without Python's global lock), not an
+OpenMP loop: its fixed division of the work and its waiting threads, which keep their cores busy, cost half
+the speed there. What a slice computes does not depend on the thread that computes it, so any number of
+threads gives the same bits.
 """
+
+from __future__ import annotations
 
 import math
 import os
@@ -13,23 +15,36 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 
-import numba
+from numba import config
+
+_chosen: int | None = None  # see set_thread_count
 
 
 def thread_count() -> int:
-    """Numba's number of threads, but no more than the container may keep busy.
+    """Number of threads that compute.
 
-    Numba follows ``NUMBA_NUM_THREADS``, ``numba.set_num_threads`` and the process's CPU affinity; a
-    container's quota of CPU time (cgroup version 2 or 1) it does not know, and more threads than that only
-    wait for one another.
+    It is what `set_thread_count` has set. Otherwise it is NUMBA_NUM_THREADS, or else the number of cores that
+    the process may use, but not more than a container's quota of CPU time (cgroup version 2 or 1) can keep
+    busy. Numba's own threads are not used: neither its threading layer nor ``numba.set_num_threads`` matters.
     """
-    return math.ceil(min(numba.get_num_threads(), _quota(Path("/sys/fs/cgroup"))))
+    if _chosen is not None:
+        return _chosen
+    # Numba's own loops refuse a number below one.
+    wanted = config.NUMBA_NUM_THREADS if config.NUMBA_NUM_THREADS > 0 else config.NUMBA_DEFAULT_NUM_THREADS
+    return math.ceil(min(wanted, _quota(Path("/sys/fs/cgroup"))))
+
+
+def set_thread_count(count: int | None) -> None:
+    """Let `count` threads compute, at least one; None restores what `thread_count` says otherwise."""
+    global _chosen
+    _chosen = None if count is None else max(1, count)
 
 
 @cache
 def _quota(root: Path) -> float:
-    """CPUs that the control group under `root` may keep busy; infinity where nothing limits it."""
+    """Cores that the control group under `root` may keep busy; infinity if it has no limit."""
     try:
         if (root / "cpu.max").exists():
             limit, period = (root / "cpu.max").read_text().split()
@@ -38,95 +53,96 @@ def _quota(root: Path) -> float:
                 (root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
             )
         return float(limit) / float(period) if float(limit) > 0 else math.inf
-    except (OSError, ValueError, ZeroDivisionError):  # no such file; or its limit is the word "max"
+    except (OSError, ValueError, ZeroDivisionError):  # there is no such file, or its limit is the word "max"
         return math.inf
 
 
-def share(task: Callable[[int, int], None], count: int) -> None:
-    """Call ``task(worker, part)`` for each part below `count`, on all threads; return when all are done.
+def run(task: Callable[[int], None], count: int) -> None:
+    """Call ``task(i)`` for each i below `count`, on all threads; return when all calls have returned.
 
-    `worker` numbers the thread, from 0 to ``thread_count() - 1``.
+    The first error of a call is raised here. After an interruption (Ctrl-C), no further call is made, but
+    calls may still be running: they hold the task, and with it the arrays that they write to.
     """
-    threads = thread_count()
-    if threads == 1 or count == 1:
-        for part in range(count):
-            task(0, part)
-        return
-    run = _Run(task, count)
-    team = _team(threads)
-    team.start(run)
-    run.work(0)
-    run.wait()
-    team.start(None)
+    work = _Work(task, count)
+    try:
+        _team.help(work, min(thread_count(), count) - 1)
+        work.take_part()
+        work.wait()
+    finally:
+        work.close()
 
 
-class _Run:
-    def __init__(self, task: Callable[[int, int], None], count: int) -> None:
-        self._task: Callable[[int, int], None] | None = task
-        self._parts: Iterator[int] = iter(range(count))
+class _Work:
+    """The calls of a task, and which of them have returned."""
+
+    def __init__(self, task: Callable[[int], None], count: int) -> None:
+        self._task: Callable[[int], None] | None = task
+        self._remaining: Iterator[int] = iter(range(count))
         self._unfinished = count
         self._lock = threading.Lock()
         self._finished = threading.Lock()
         self._finished.acquire()
         self._error: BaseException | None = None
 
-    def work(self, worker: int) -> None:
-        while True:
-            with self._lock:
-                part = next(self._parts, None)
-            if part is None:
-                return
+    def take_part(self) -> None:
+        """Make calls until none is left to be made."""
+        while (call := self._next()) is not None:
+            task, i = call
             try:
-                self._task(worker, part)
+                task(i)
             except BaseException as error:
-                self._error = error
+                self._error = self._error or error
+            del call, task  # before the caller can go on: only then does nothing hold the task's arrays
             with self._lock:
                 self._unfinished -= 1
                 if self._unfinished == 0:
                     self._finished.release()
 
+    def _next(self) -> tuple[Callable[[int], None], int] | None:
+        with self._lock:
+            i = next(self._remaining, None)
+            return None if i is None or self._task is None else (self._task, i)
+
     def wait(self) -> None:
-        """Until the last part is done; a thread that woke too late to take one is not waited for."""
+        """Wait until all calls have returned, and raise the first error of one."""
         self._finished.acquire()
-        self._task = None  # a thread that wakes late may hold this run a little longer, but not its arrays
         if self._error is not None:
             raise self._error
 
+    def close(self) -> None:
+        """Make no further call, and let go of the task: a thread that wakes late must not keep its arrays."""
+        with self._lock:
+            self._task = None
+
 
 class _Team:
-    """Threads that wait for work. The caller is worker 0 and not among them."""
+    """Threads that wait for work. The caller of `run` works too and is not one of them."""
 
-    def __init__(self, size: int) -> None:
-        self._run: _Run | None = None
-        self._wake = [threading.Lock() for _ in range(1, size)]
-        for worker, wake in enumerate(self._wake, 1):
-            wake.acquire()
-            threading.Thread(target=self._loop, args=(worker, wake), daemon=True, name="srmnist").start()
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[_Work] = SimpleQueue()
+        self._size = 0
 
-    def start(self, run: _Run | None) -> None:
-        """Wake the threads for a run, or let go of the last one, whose task keeps its arrays alive."""
-        self._run = run
-        if run is not None:
-            for wake in self._wake:
-                if wake.locked():
-                    wake.release()
+    def help(self, work: _Work, helpers: int) -> None:
+        """Let so many of the threads take part; start them if there are too few."""
+        while self._size < helpers:
+            self._size += 1
+            threading.Thread(target=self._serve, daemon=True, name="srmnist").start()
+        for _ in range(helpers):
+            self._queue.put(work)
 
-    def _loop(self, worker: int, wake: threading.Lock) -> None:
+    def _serve(self) -> None:
         while True:
-            wake.acquire()
-            self._join(worker)
-
-    def _join(self, worker: int) -> None:
-        run = self._run
-        if run is not None:
-            run.work(worker)
+            self._queue.get().take_part()
 
 
-@cache
-def _team(size: int) -> _Team:
-    return _Team(size)
+_team = _Team()
 
 
-# Threads do not survive a fork: the child starts a team of its own.
+def _renew() -> None:
+    global _team
+    _team = _Team()
+
+
+# Threads do not survive a fork: the child starts a team of its own, with a queue that nobody holds.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_team.cache_clear)
+    os.register_at_fork(after_in_child=_renew)

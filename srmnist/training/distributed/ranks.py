@@ -169,8 +169,8 @@ class _Pipe:
 def _divide_cores(world: Any) -> None:
     """Give each engine as many threads as this rank's part of the cores that it shares with other ranks."""
     try:
-        import numba
-    except ImportError:
+        from srmnist.engine.cpu import threads
+    except ImportError:  # no Numba, no engine
         return
     if "NUMBA_NUM_THREADS" in os.environ or not hasattr(os, "sched_getaffinity"):
         return
@@ -180,4 +180,4 @@ def _divide_cores(world: Any) -> None:
     computer = world.Split_type(MPI.COMM_TYPE_SHARED)
     ranks = sum(not mine.isdisjoint(cores) for cores in computer.allgather(mine))
     computer.Free()
-    numba.set_num_threads(max(1, numba.get_num_threads() // ranks))
+    threads.set_thread_count(threads.thread_count() // ranks)

@@ -1,0 +1,51 @@
+"""The division of a batch into slices, which threads compute one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from srmnist.engine.cpu import memory, threads
+from srmnist.engine.cpu.geometry import scratch_size
+
+# Each slice sums weight gradients of its own, and rounding depends on what is summed. So the number of slices
+# is a constant, and any number of threads gives the same bits. It also bounds the threads that can compute a
+# backward pass. Another number would change the bits of every trained model.
+_SUMMED_SLICES = 8
+
+
+def summed_slices(batch: int) -> int:
+    """Number of slices of a pass that sums over images."""
+    return min(batch, _SUMMED_SLICES)
+
+
+def for_each_slice(
+    compute: Callable[..., None],
+    images: Sequence[np.ndarray],
+    constants: Sequence[np.ndarray],
+    sums: np.ndarray | None = None,
+) -> None:
+    """Let one of `passes` compute a batch, slice by slice, on all threads.
+
+    Parameters
+    ----------
+    compute : function (*slices of images, *constants, [element of sums], scratch)
+    images : sequence of ndarray
+        Arrays with a row for each image of the batch. The first one's shape begins with (B, H, W).
+    constants : sequence of ndarray
+        What is the same for all images.
+    sums : ndarray, optional
+        An element (along the first axis) for each of the batch's `summed_slices`. If there are no sums, the
+        number of slices grows with the number of threads: results for single images do not depend on it.
+    """
+    batch, height, width = images[0].shape[:3]
+    count = min(batch, max(_SUMMED_SLICES, 2 * threads.thread_count())) if sums is None else len(sums)
+    size = scratch_size(height, width)
+
+    def compute_slice(i: int) -> None:
+        part = slice(batch * i // count, batch * (i + 1) // count)
+        own_sum = () if sums is None else (sums[i],)
+        compute(*(array[part] for array in images), *constants, *own_sum, memory.scratch(size))
+
+    threads.run(compute_slice, count)
