@@ -70,15 +70,16 @@ class _Cache:
         try:
             self._cache.save_overload(signature, machine_code)
         except OSError as error:
-            _say(f"the compiled engine cannot be kept, the next start compiles it again: {error}")
+            _say(f"the compiled engine cannot be kept, the next start compiles again: {error}")
 
 
 @cache
 def _say(line: str) -> None:
-    """Say a line on stderr, once, if that is a terminal."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        sys.stderr.write(f"srmnist: {line}\n")
-        sys.stderr.flush()
+    """Say a line on stderr, once, if that is an open terminal."""
+    with suppress(AttributeError, OSError, ValueError):  # there is no stderr, or it is closed
+        if sys.stderr.isatty():
+            sys.stderr.write(f"srmnist: {line}\n")
+            sys.stderr.flush()
 
 
 @cache
@@ -109,7 +110,7 @@ def _fingerprint() -> str:
     Numba notices when a function's own file has changed, but not when a function that it calls has. Two
     processes that compile for different processors at once would overwrite each other's machine code.
     """
-    digest = hashlib.sha256(repr(processor()).encode())
+    digest = hashlib.sha256(repr((*processor(), str(config.OPT))).encode())
     for source in sorted(_ENGINE.glob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

@@ -91,20 +91,26 @@ class _Work:
             try:
                 task(i)
             except BaseException as error:
-                self._error = self._error or error
-            del call, task  # before the caller can go on: only then does nothing hold the task's arrays
-            with self._lock:
-                self._unfinished -= 1
-                if self._unfinished == 0:
-                    self._finished.release()
+                self._returned(error)
+            else:
+                del call, task  # before the caller goes on: from then on only the caller holds the arrays
+                self._returned()
 
     def _next(self) -> tuple[Callable[[int], None], int] | None:
         with self._lock:
             i = next(self._remaining, None)
             return None if i is None or self._task is None else (self._task, i)
 
+    def _returned(self, error: BaseException | None = None) -> None:
+        with self._lock:
+            self._unfinished -= 1
+            if error is not None:
+                self._error, self._task = self._error or error, None
+            if (error is not None or self._unfinished == 0) and self._finished.locked():
+                self._finished.release()
+
     def wait(self) -> None:
-        """Wait until all calls have returned, and raise the first error of one."""
+        """Wait until all calls have returned, or one has failed; then raise its error."""
         self._finished.acquire()
         if self._error is not None:
             raise self._error
