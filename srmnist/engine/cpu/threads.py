@@ -31,7 +31,7 @@ def thread_count() -> int:
     """
     if _chosen is not None:
         return _chosen
-    # Numba's own loops refuse a number below one.
+    # Numba reads the variable again now and then, and here a number below one counts as not set.
     wanted = config.NUMBA_NUM_THREADS if config.NUMBA_NUM_THREADS > 0 else config.NUMBA_DEFAULT_NUM_THREADS
     return math.ceil(min(wanted, _quota(Path("/sys/fs/cgroup"))))
 

@@ -154,9 +154,7 @@ def test_a_full_disk_is_told_on_the_terminal_and_harmless(folder, monkeypatch):
         assert function(21) == 42
         first, second = shown().splitlines()
     assert first.endswith("once, about 15 s")
-    assert second.startswith(
-        "srmnist: the compiled engine cannot be kept, the next start compiles again: "
-    )
+    assert second.startswith("srmnist: the compiled engine cannot be kept, the next start compiles again: ")
     assert "No space left on device" in second
 
 
