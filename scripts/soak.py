@@ -1,4 +1,4 @@
-"""Kill training runs and feed damaged files to the readers, many times, and count what becomes of them."""
+"""Kill training runs and read damaged files, many times, and count how each of them ends."""
 
 import sys
 from collections import Counter

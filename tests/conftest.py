@@ -13,7 +13,8 @@ import pytest
 
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
-from helpers import users
+from helpers import runs, users
+from srmnist.soak.small_runs import small_data
 from srmnist.training.trainer import initial_model
 
 pytest_plugins = ["helpers.gpu_engine"]
@@ -60,6 +61,15 @@ def small_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_idx(directory / f"{half}-images-idx3-ubyte", split.images[:count])
         write_idx(directory / f"{half}-labels-idx1-ubyte", split.labels[:count])
     return directory
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory with MNIST's first 128 and 64 images in ``data``, and a run that nothing has touched."""
+    home = tmp_path_factory.mktemp("home")
+    small_data(home / "data")
+    runs.run_here(home / "data", home / "untouched")
+    return home
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The long test of what must not be lost and must not get in: runs killed, files damaged and forged."""
+"""The long test of runs and files: runs are killed and resumed, files are damaged and forged and read."""
 
 from srmnist.soak.kills import Kills, kill_runs
 from srmnist.soak.mutations import mutate_files

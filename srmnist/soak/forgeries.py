@@ -1,15 +1,17 @@
-"""Damaged and hostile files, made from good ones: what the soak feeds to the readers."""
+"""Damaged and hostile files, made from good ones, to test the readers with."""
 
 import gzip
 import io
+import json
 import struct
 import zipfile
+from collections.abc import Iterator, Mapping
 from functools import cache
 from random import Random
 
 import numpy as np
 
-# Of these any finite value, or any number, is as good as another: a change is no damage.
+# In these any finite value, or any number, is as good as another, so a change is not damage.
 _FREE = ("/N", "/_x", "/_x2", "_snapshot_elapsed_time")
 
 
@@ -42,36 +44,71 @@ def forge_npz(data: bytes, random: Random) -> bytes:
         arrays = dict(npz)
     name = random.choice([name for name in arrays if not name.endswith(_FREE)])
     array = arrays[name]
-    members = {name: _npy(array) for name, array in arrays.items()}
+    members = {name: npy(array) for name, array in arrays.items()}
     forgeries = {
         "missing": lambda: members.pop(name),
         "extra": lambda: members.update({f"{name}2": members[name]}),
         "renamed": lambda: members.update({f"../{name}": members.pop(name)}),
         "no array": lambda: members.update({name: random.randbytes(200)}),
-        "object": lambda: members.update({name: _npy_header("|O", array.shape) + b"cos\nabort\n(tR."}),
-        "claims much": lambda: members.update({name: _npy_header("<f4", (5 * 10**9, 5))}),
+        "object": lambda: members.update({name: npy_header("|O", array.shape) + b"cos\nabort\n(tR."}),
+        "claims much": lambda: members.update({name: npy_header("<f4", (5 * 10**9, 5))}),
         "bomb": lambda: members.update({name: _zeros()}),
-        "other shape": lambda: members.update({name: _npy(np.stack([array, array]))}),
-        "other dtype": lambda: members.update({name: _npy(np.full(array.shape, 1j))}),
-        "deep header": lambda: members.update({name: _npy_header("<f4", "(" * 3000)}),
+        "other shape": lambda: members.update({name: npy(np.stack([array, array]))}),
+        "other dtype": lambda: members.update({name: npy(np.full(array.shape, 1j))}),
+        "deep header": lambda: members.update({name: npy_header("<f4", "(" * 3000)}),
     }
     if array.dtype.kind == "f":
         bad = np.array(array)
         bad.reshape(-1)[random.randrange(bad.size)] = random.choice([np.nan, np.inf, -np.inf])
-        forgeries["not finite"] = lambda: members.update({name: _npy(bad)})
+        forgeries["not finite"] = lambda: members.update({name: npy(bad)})
     if array.dtype.kind == "i":
         off = array + random.choice([-(2**62), -1, 1, 2**62])
-        forgeries["other number"] = lambda: members.update({name: _npy(off)})
+        forgeries["other number"] = lambda: members.update({name: npy(off)})
     if array.dtype.kind == "U":
-        text = random.choice(["[" * 100000, "[NaN]", '{"epoch": 1}', "[1e999]", "", "[[]]", "9" * 5000])
-        forgeries["other text"] = lambda: members.update({name: _npy(np.array(text))})
+        text = random.choice([*WRONG_TEXTS, *retyped(array.item())])
+        forgeries["other text"] = lambda: members.update({name: npy(np.array(text))})
     forgeries[random.choice(sorted(forgeries))]()
     compressions = [zipfile.ZIP_STORED, *[zipfile.ZIP_DEFLATED] * 6, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", random.choice(compressions)) as archive:
-        for member, content in members.items():
-            archive.writestr(f"{member}.npy", content)
-    return buffer.getvalue()
+    return npz(members, random.choice(compressions))
+
+
+# A value of each JSON type, and texts that exhaust a parser.
+WRONG_VALUES = ({}, [], "", "1", None, True, 0, -1, -1.5, float("nan"), [[]], [{}], {"epoch": 1})
+WRONG_TEXTS = (*map(json.dumps, WRONG_VALUES), "", "[" * 100000, "[1e999]", "9" * 5000)
+
+
+def retyped(text: str) -> list[str]:
+    """A JSON text with one value after the other replaced by values of other types; none for other texts."""
+    try:
+        good = json.loads(text)
+    except ValueError:
+        return []
+    places = list(_places(good))
+    texts = []
+    for place in places:
+        for value in WRONG_VALUES:
+            changed = json.loads(text)
+            if not place:
+                changed = value
+            else:
+                *way, last = place
+                parent = changed
+                for key in way:
+                    parent = parent[key]
+                parent[last] = value
+            if json.dumps(changed) != json.dumps(good):
+                texts.append(json.dumps(changed))
+    return texts
+
+
+def _places(value: object, place: tuple = ()) -> Iterator[tuple]:
+    """The way to each value inside a JSON value, the whole included."""
+    yield place
+    children = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, child in children:
+        yield from _places(child, (*place, key))
 
 
 def forge_idx(data: bytes, random: Random) -> bytes:
@@ -94,13 +131,24 @@ def forge_idx_gz(data: bytes, random: Random) -> bytes:
     return gzip.compress(struct.pack(">4I", 0x803, 10**6, 28, 28), 1) + _gzip_zeros()
 
 
-def _npy(array: np.ndarray) -> bytes:
+def npz(members: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """An archive of arrays, each of which may be any bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    """An array as an npz holds it."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
     return buffer.getvalue()
 
 
-def _npy_header(dtype: str, shape: tuple[int, ...] | str) -> bytes:
+def npy_header(dtype: str, shape: tuple[int, ...] | str) -> bytes:
+    """What comes before an array's bytes, whatever it claims."""
     text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
 

@@ -18,16 +18,16 @@ _KILLS_A_RUN = 5
 
 @dataclass
 class Kills:
-    """What became of killed runs.
+    """The fate of killed runs.
 
     Attributes
     ----------
     tried, survived : int
-        Kills, and those after which the run still ended with the same bits.
+        The number of kills, and of kills after which the run still ended with the same bits.
     while_writing : int
-        Kills that hit while a file was being written.
+        Kills while a file was being written.
     failures : list of str
-        What went wrong, where it did.
+        For each run that failed its name and its error.
     """
 
     tried: int = 0
@@ -44,11 +44,11 @@ def kill_runs(script: Path, number: int, seed: int, progress: Callable[[int], No
     script : Path
         ``scripts/train.py``.
     number : int
-        How many kills; a run takes up to five before it may end.
+        How many kills; each run is killed up to five times before it may end.
     seed : int
         Fixes the moments, as fractions of the untouched run's time.
     progress : callable
-        Is told the number of kills so far.
+        Is called with the number of kills so far.
     """
     random = Random(seed)
     kills = Kills()
@@ -78,7 +78,7 @@ def kill_runs(script: Path, number: int, seed: int, progress: Callable[[int], No
 
 
 def _kill(command: list[str], out: Path, random: Random, duration: float, kills: Kills) -> bool:
-    """Start or resume a run and kill it; False if it was through before."""
+    """Start or resume a run and kill it; False if it had ended before."""
     aimed = random.random() < 0.5
     moment = random.uniform(0, duration)
     process = subprocess.Popen(resumed(command, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -1,4 +1,4 @@
-"""Files damaged and forged, and what the readers make of them."""
+"""Files damaged and forged, and given to the readers."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ import numpy as np
 from srmnist import data
 from srmnist.model import CNNAE
 from srmnist.soak import forgeries
-from srmnist.soak.small_runs import BATCHSIZE, finish, small_data, train_command
+from srmnist.soak.small_runs import BATCHSIZE, finish, run_script, small_data, train_command
 from srmnist.system.errors import UserError
 from srmnist.training.settings import Settings, identity
 from srmnist.training.snapshots import Snapshots
@@ -28,12 +28,16 @@ from srmnist.weights import load_weights
 
 _MEMORY = 1 << 30
 _SECONDS = 20
-# One file in this many goes through the script too, which takes a hundred times as long.
+# One file in this many is given to the script too, which takes a hundred times as long.
 _THROUGH_SCRIPT = 25
 
 
 def mutate_files(
-    script: Path, number: int, seed: int, progress: Callable[[int], None]
+    script: Path,
+    number: int,
+    seed: int,
+    progress: Callable[[int], None],
+    run: Callable[[list[str]], subprocess.CompletedProcess] = run_script,
 ) -> tuple[Counter[str], list[str]]:
     """Damage and forge snapshots, weights and IDX files, and load them.
 
@@ -49,7 +53,9 @@ def mutate_files(
     seed : int
         Fixes every one of them.
     progress : callable
-        Is told the number of files so far.
+        Is called with the number of files so far.
+    run : callable
+        Runs a command of the training script to its end.
 
     Returns
     -------
@@ -61,7 +67,7 @@ def mutate_files(
     counts: Counter[str] = Counter()
     failures = []
     with tempfile.TemporaryDirectory() as directory:
-        bench = _Bench(script, Path(directory))
+        bench = _Bench(script, Path(directory), run)
         for count in range(1, number + 1):
             random = Random(f"{seed} {count}")
             target = random.choice(bench.targets)
@@ -90,11 +96,14 @@ class _Target:
 class _Bench:
     """Good files to mutate, and for each kind the way to load it."""
 
-    def __init__(self, script: Path, home: Path) -> None:
+    def __init__(
+        self, script: Path, home: Path, run: Callable[[list[str]], subprocess.CompletedProcess]
+    ) -> None:
         self.home = home
+        self.run = run
         self.command = train_command(script, home / "data", "--epoch", 1)
         small_data(home / "data")
-        finish([*self.command, "--snapshot-every", "7"], home / "out")
+        finish([*self.command, "--snapshot-every", "7"], home / "out", run)
         self.settings = Settings(epoch=1, batchsize=BATCHSIZE, data=str(home / "data"))
         self.dataset = data.load_dataset(home / "data")
         self.pairs = [make_pairs(split.images, self.settings.size) for split in self.dataset]
@@ -120,7 +129,7 @@ class _Bench:
         good = (self.home / "data" / "train-images-idx3-ubyte").read_bytes()
 
         def mutate(random: Random) -> bytes:
-            # Without a checksum, pixels that have changed are pixels: only the size can be wrong.
+            # There is no checksum, so other pixels are as good; only the size can be wrong.
             return forge(good, random) if suffix else random.choice([forge, _resize])(good, random)
 
         def load(mutated: bytes) -> str:
@@ -170,9 +179,7 @@ class _Bench:
     def _run_script(self, *flags: str) -> None:
         out = self.home / "out"
         before = {path: path.read_bytes() for path in out.iterdir()}
-        done = subprocess.run(
-            [*self.command, *flags, "--out", str(out)], capture_output=True, text=True, timeout=120
-        )
+        done = self.run([*self.command, *flags, "--out", str(out)])
         one_line = re.fullmatch(r"[^\n]+\n", done.stderr)
         unchanged = before == {path: path.read_bytes() for path in out.iterdir()}
         if done.returncode != 0 and not (done.returncode == 2 and one_line and unchanged):
@@ -197,7 +204,7 @@ def _equal(equal: bool) -> str:
 
 @contextlib.contextmanager
 def _bounded() -> Iterator[None]:
-    """Let a block have no more than so many seconds, and so much memory on top of what there is."""
+    """Let a block take at most 20 seconds, and 1 GiB more memory than the process has already."""
 
     def stop(signum: int, frame: object) -> None:
         raise TimeoutError(f"more than {_SECONDS} seconds")

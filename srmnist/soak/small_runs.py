@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def small_data(directory: Path, train: int = 128, test: int = 64) -> None:
 
 
 def results(out: Path) -> tuple[dict[str, bytes], list[dict[str, float]], bytes]:
-    """What a run must end with whatever befell it: weights, losses and curve, without the times."""
+    """What a run must end with, whatever interrupted it: weights, losses and curve, without the times."""
     with np.load(out / "model.npz", allow_pickle=False) as npz:
         weights = {name: array.tobytes() for name, array in npz.items()}
     log = json.loads((out / "log").read_text())
@@ -38,7 +39,14 @@ def results(out: Path) -> tuple[dict[str, bytes], list[dict[str, float]], bytes]
     return weights, losses, (out / "loss.png").read_bytes()
 
 
-def finish(command: list[str], out: Path) -> None:
+def run_script(command: list[str]) -> subprocess.CompletedProcess:
+    """Run a command to its end, within two minutes."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def finish(
+    command: list[str], out: Path, run: Callable[[list[str]], subprocess.CompletedProcess] = run_script
+) -> None:
     """Train to the end, from the last snapshot if there is one.
 
     Raises
@@ -46,7 +54,7 @@ def finish(command: list[str], out: Path) -> None:
     UserError
         If the script ends with another status than 0, or says anything on stderr but that Numba is missing.
     """
-    done = subprocess.run(resumed(command, out), capture_output=True, text=True)
+    done = run(resumed(command, out))
     complaints = [line for line in done.stderr.splitlines() if not line.startswith(NO_NUMBA)]
     if done.returncode != 0 or complaints:
         raise UserError(f"exit status {done.returncode}: {done.stderr}")

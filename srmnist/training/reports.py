@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import chainer
+import numpy as np
 from chainer import reporter, training
 from chainer.backends import cuda
 from chainer.training import extensions
@@ -218,11 +219,17 @@ class StopIfDiverged(training.Extension):
         for iteration, name, array in self._unread:
             loss = float(array)
             if not math.isfinite(loss):
-                raise UserError(diverged(f"{name} is {loss}", iteration, self._out))
+                raise _diverged(f"{name} is {loss}", iteration, self._out)
         raise AssertionError("one of the losses is not finite")
 
 
-def diverged(what: str, iteration: int, out: Path | None) -> str:
-    """The message of a run that ends because a value is not finite."""
+def require_finite(arrays: Mapping[str, NdArray], iteration: int, out: Path | None) -> None:
+    """End a run whose weights, or other arrays, are not all finite."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise _diverged(f"{name} has a value that is not finite", iteration, out)
+
+
+def _diverged(what: str, iteration: int, out: Path | None) -> UserError:
     kept = "" if out is None else f"; snapshots in {out} are from before"
-    return f"diverged: {what} at iteration {iteration}{kept}"
+    return UserError(f"diverged: {what} at iteration {iteration}{kept}")

@@ -13,7 +13,7 @@ from chainer import training
 from srmnist.system.archive import holds, read_npz
 from srmnist.system.errors import UserError
 from srmnist.system.files import FileError
-from srmnist.training.reports import diverged
+from srmnist.training.reports import require_finite
 from srmnist.training.settings import ONE_PROCESS, OWN_IMAGES
 from srmnist.training.snapshot_check import Batches, check_progress, parse_batches
 from srmnist.weights import save_arrays
@@ -48,9 +48,7 @@ class Snapshots(training.Extension):
         out = Path(trainer.out)
         iteration = trainer.updater.iteration
         arrays = self.arrays(trainer)
-        for name, array in arrays.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise UserError(diverged(f"{name} has a value that is not finite", iteration, out))
+        require_finite(arrays, iteration, out)
         save_arrays(out / _NAME.format(iteration), arrays)
         snapshots = find_snapshots(out)
         before = max((other for other in snapshots if other < iteration), default=None)

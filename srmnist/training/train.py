@@ -21,7 +21,7 @@ from srmnist.system.locks import occupied
 from srmnist.system.mpiexec import launched_size, let_first_speak
 from srmnist.training.interruption import Interrupted, Interruption
 from srmnist.training.process import Alone
-from srmnist.training.reports import VALIDATION_LOSS, Follow, Progress
+from srmnist.training.reports import VALIDATION_LOSS, Follow, Progress, require_finite
 from srmnist.training.settings import Settings, check_fit, identity
 from srmnist.training.snapshots import Snapshots, set_aside
 from srmnist.training.trainer import Pairs, build_trainer, initial_model, make_pairs
@@ -145,6 +145,8 @@ def train(
         result = _result(trainer, model, test_pairs, _written(out))
         if out is not None:
             weights.save(out / "model.npz", model)
+        else:  # where there are snapshots, the last one has been checked
+            require_finite(chainer.serializers.npz.serialize(model), trainer.updater.iteration, out)
     return result
 
 

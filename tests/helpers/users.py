@@ -1,8 +1,6 @@
-"""What the tests of survival share: the scripts, run as somebody runs and stops them."""
+"""What the tests share: the scripts, run and stopped as somebody at a terminal does it."""
 
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -10,29 +8,6 @@ from srmnist.engine import NO_NUMBA
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TRAIN = SCRIPTS / "train.py"
-
-# Runs a script in which one function of os does something else at its N-th call.
-SABOTAGE = """
-import os, runpy, signal, sys, time
-name, number, deed = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-sys.argv = sys.argv[4:]
-genuine = getattr(os, name)
-
-def sabotaged(*args, **kwds):
-    global number
-    number -= 1
-    if number < 0:
-        exec(deed)
-    return genuine(*args, **kwds)
-
-setattr(os, name, sabotaged)
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def sabotage(command: list[str], function: str, number: int, deed: str) -> list[str]:
-    """The command, with a deed done at every call of ``os.function`` from the N-th on."""
-    return [sys.executable, "-c", SABOTAGE, function, str(number), deed, *command[1:]]
 
 
 def run(command: list[str], **kwds) -> subprocess.CompletedProcess:
@@ -43,24 +18,14 @@ def run(command: list[str], **kwds) -> subprocess.CompletedProcess:
 
 
 def complaints(stderr: str) -> str:
-    """What a command said on stderr, but for the line that each says where there is no Numba."""
+    """What a command said on stderr, without the line that says that Numba is missing."""
     return "".join(line for line in stderr.splitlines(keepends=True) if not line.startswith(NO_NUMBA))
 
 
-def start(command: list[str]) -> subprocess.Popen:
-    """Start a command as a terminal would, with no signal ignored."""
-
-    def heed() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
+def wait_for(path: Path, process) -> None:
     """Wait until a running process has made a file."""
     while not path.exists():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.wait()
         time.sleep(0.01)
 
 
@@ -72,5 +37,5 @@ def tree(directory: Path) -> dict[Path, bytes]:
 def refusal(done: subprocess.CompletedProcess) -> str:
     """The one line with which a script has refused to go on."""
     assert done.returncode == 2, done
-    (line,) = done.stderr.splitlines()
+    (line,) = complaints(done.stderr).splitlines()
     return line

@@ -1,11 +1,9 @@
 """Files that are damaged, or meant to do harm: each is refused in one line, and nothing in them runs."""
 
 import gzip
-import io
 import os
 import re
 import struct
-import sys
 import zipfile
 from pathlib import Path
 
@@ -18,8 +16,12 @@ from srmnist.system.archive import read_npz
 from srmnist.weights import load_weights, save
 from srmnist.data import load_dataset, read_idx
 from srmnist.system.errors import UserError
-from srmnist.soak.small_runs import small_data, train_command
-from helpers.users import SCRIPTS, TRAIN, refusal, run, tree
+from srmnist.soak import mutate_files
+from srmnist.soak.forgeries import npy, npy_header, npz
+from srmnist.soak.small_runs import small_data
+from helpers.forks import needs_fork, run_forked
+from helpers.runs import command
+from helpers.users import TRAIN, refusal, tree
 
 IMAGES = 0x803
 
@@ -43,35 +45,18 @@ def error(path: Path) -> str:
     return str(caught.value)
 
 
-def npy(descr: str, shape: tuple, body: bytes) -> bytes:
-    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + body
-
-
 def with_member(arrays: dict, name: str, member: bytes, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """An archive of arrays, one of which is replaced by bytes of one's own."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for other, array in arrays.items():
-            content = io.BytesIO()
-            np.lib.format.write_array(content, np.asarray(array))
-            chosen = member if other == name else content.getvalue()
-            archive.writestr(f"{other}.npy", chosen, compression)
-    return buffer.getvalue()
+    """An archive of arrays, one of which is replaced by other bytes."""
+    members = {other: npy(np.asarray(array)) for other, array in arrays.items()}
+    return npz({**members, name: member}, compression)
 
 
+@needs_fork
 def test_six_hundred_mutated_files_are_refused_or_load_to_equal_arrays():
-    done = run(
-        [sys.executable, str(SCRIPTS / "soak.py"), "--kills", "0", "--mutations", "600", "--seed", "3"]
-    )
-    assert done.returncode == 0, done.stdout
-    counts = re.search(
-        r"mutations: 600 .*refused: (\d+), loaded with equal arrays: (\d+), crashes: 0\n", done.stdout
-    )
-    refused, equal = (int(count) for count in counts.groups())
-    assert refused + equal == 600
-    assert refused > 0
-    assert equal > 0
+    counts, failures = mutate_files(TRAIN, 600, seed=3, progress=lambda count: None, run=run_forked)
+    assert failures == []
+    assert counts["refused"] + counts["equal"] == 600
+    assert min(counts["refused"], counts["equal"], counts["through the script"]) > 0
 
 
 def test_weights_survive_saving_and_loading(weights):
@@ -123,22 +108,22 @@ def test_missing_and_foreign_weights_are_named(weights):
 
 def test_small_archive_that_claims_gigabytes_gets_no_memory(weights, tmp_path):
     path, arrays = weights
-    hundred_gigabytes = npy("<f4", (25 * 10**9,), b"")
+    hundred_gigabytes = npy_header("<f4", (25 * 10**9,))
     path.write_bytes(with_member(arrays, "conv1/W", hundred_gigabytes))
     assert "conv1/W" in error(path)
-    path.write_bytes(with_member(arrays, "conv1/W", npy("<f4", (16, 1, 3, 3), bytes(200 << 20))))
+    path.write_bytes(with_member(arrays, "conv1/W", npy_header("<f4", (16, 1, 3, 3)) + bytes(200 << 20)))
     assert path.stat().st_size < 1 << 20
     assert "conv1/W claims" in error(path)
     # A directory of the archive that claims little, over a stream that holds much:
-    honest = with_member(arrays, "conv1/W", npy("<f4", (16, 1, 3, 3), bytes(200 << 20)))
-    claim = struct.pack("<I", len(npy("<f4", (16, 1, 3, 3), bytes(200 << 20))))
+    honest = with_member(arrays, "conv1/W", npy_header("<f4", (16, 1, 3, 3)) + bytes(200 << 20))
+    claim = struct.pack("<I", len(npy_header("<f4", (16, 1, 3, 3)) + bytes(200 << 20)))
     path.write_bytes(honest.replace(claim, struct.pack("<I", 650)))
     error(path)
 
 
 def test_weights_packed_in_ways_that_numpy_does_not_use_are_refused(weights):
     path, arrays = weights
-    member = npy("<f4", (16, 1, 3, 3), bytes(576))
+    member = npy_header("<f4", (16, 1, 3, 3)) + bytes(576)
     for compression in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         path.write_bytes(with_member(arrays, "conv1/W", member, compression))
         assert "compressed in an unknown way" in error(path)
@@ -147,7 +132,7 @@ def test_weights_packed_in_ways_that_numpy_does_not_use_are_refused(weights):
 def test_header_of_an_array_is_not_evaluated(weights):
     path, arrays = weights
     for shape in ("(" * 2000, "9" * 5000, "__import__('os')"):
-        path.write_bytes(with_member(arrays, "conv1/W", npy("<f4", shape, b"")))
+        path.write_bytes(with_member(arrays, "conv1/W", npy_header("<f4", shape)))
         error(path)
 
 
@@ -167,14 +152,11 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path):
             read_npz(path, {})
 
 
-def test_error_about_a_hostile_name_is_one_printable_line(tmp_path):
-    command = train_command(
-        TRAIN, tmp_path / "data", "--out", tmp_path / "out", "--resume", tmp_path / "s.npz"
-    )
-    small_data(tmp_path / "data")
+@needs_fork
+def test_error_about_a_hostile_name_is_one_printable_line(home, tmp_path):
     with zipfile.ZipFile(tmp_path / "s.npz", "w") as archive:
         archive.writestr("\033[2J\nall is well", b"")
-    line = refusal(run(command))
+    line = refusal(run_forked(command(home / "data", tmp_path / "out", "--resume", tmp_path / "s.npz")))
     assert line.isprintable()
     assert "s.npz" in line
 
@@ -242,21 +224,21 @@ def test_image_and_label_counts_must_agree(tmp_path):
         load_dataset(tmp_path / "data")
 
 
+@needs_fork
 def test_pipe_in_place_of_data_does_not_hang_the_script(tmp_path):
     small_data(tmp_path / "data")
     (tmp_path / "data" / "t10k-images-idx3-ubyte").unlink()
     os.mkfifo(tmp_path / "data" / "t10k-images-idx3-ubyte")
-    line = refusal(run([*train_command(TRAIN, tmp_path / "data"), "--out", str(tmp_path / "out")]))
+    line = refusal(run_forked(command(tmp_path / "data", tmp_path / "out")))
     assert "t10k-images-idx3-ubyte" in line
     assert not (tmp_path / "out").exists()
 
 
+@needs_fork
 @pytest.mark.parametrize(
     "flags", [("--batchsize", "129"), ("--size", "29"), ("--seed", "-1"), ("--epoch", "9" * 99)]
 )
-def test_numbers_out_of_range_are_refused_by_their_flag(tmp_path, flags):
-    small_data(tmp_path / "data")
-    before = tree(tmp_path)
-    line = refusal(run([*train_command(TRAIN, tmp_path / "data"), "--out", str(tmp_path / "out"), *flags]))
+def test_numbers_out_of_range_are_refused_by_their_flag(home, tmp_path, flags):
+    line = refusal(run_forked(command(home / "data", tmp_path / "out", *flags)))
     assert flags[0] in line
-    assert tree(tmp_path) == before
+    assert tree(tmp_path) == {}
