@@ -129,7 +129,12 @@ def train(
         trainer.extend(interruption)
         with job.agreed():
             if job.leads:
-                _start(trainer, Snapshots(identity_), settings, out, resume, snapshot_every, interruption)
+                snapshots = Snapshots(identity_)
+                if out is not None:
+                    trainer.extend(snapshots, trigger=_snapshot_due(snapshot_every, interruption))
+                start = None if resume is None else _go_on(trainer, snapshots, resume, settings.epoch)
+                if out is not None:
+                    _make_way(out, start, resume)
                 if follow is not None:
                     trainer.extend(Follow(follow))
         job.begin(trainer, interruption)
@@ -200,34 +205,23 @@ def _gpu_errors(
     return device_errors(number, needed)
 
 
-def _start(
-    trainer: training.Trainer,
-    snapshots: Snapshots,
-    settings: Settings,
-    out: Path | None,
-    resume: Path | None,
-    snapshot_every: int | None,
-    interruption: Interruption,
-) -> None:
-    """Bring the trainer to its first step, and the directory to where a later ``--resume`` finds this run."""
-    if out is not None:
-        trainer.extend(snapshots, trigger=_snapshot_due(snapshot_every, interruption))
-    start = None if resume is None else snapshots.resume(resume, trainer)
-    if trainer.updater.epoch_detail > settings.epoch:
-        raise UserError(
-            f"--resume: {start} has {trainer.updater.epoch_detail:.4g} epochs already; "
-            "ask for more with --epoch"
-        )
-    if out is None:
-        return
+def _go_on(trainer: training.Trainer, snapshots: Snapshots, resume: Path, epochs: int) -> Path:
+    """Bring the trainer to where a snapshot was taken; the snapshot."""
+    start = snapshots.resume(resume, trainer)
+    made = trainer.updater.epoch_detail
+    if made > epochs:
+        raise UserError(f"--resume: {start} has {made:.4g} epochs already; ask for more with --epoch")
+    return start
+
+
+def _make_way(out: Path, start: Path | None, resume: Path | None) -> None:
+    """Prepare the directory of the run, so that a later ``--resume`` finds the snapshots of this run only."""
     aside = set_aside(out, start)
     # If `resume` is this directory, only damaged snapshots are set aside, and each has been named already.
     if aside and not (resume is not None and resume.is_dir() and resume.samefile(out)):
         begins = "begins anew" if start is None else f"goes on from {start}"
-        print(
-            f"{out}: a run {begins}; until its first snapshot, the earlier run's is {aside[-1]}",
-            file=sys.stderr,
-        )
+        kept = f"until its first snapshot, the earlier run's is {aside[-1]}"
+        print(f"{out}: a run {begins}; {kept}", file=sys.stderr)
     remove_temporaries(out)
 
 
