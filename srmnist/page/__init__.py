@@ -8,7 +8,8 @@
 `network.js`   the degradation and the network, with Chainer's numbers
 `digit.js`     a drawing becomes an image like MNIST's; the simple reader
 `words.js`     every word, in English and in Japanese
-`app.js`       what the mouse, the pen, the finger and the keyboard do; what is shown
+`views.js`     the board and the four images, with their captions
+`app.js`       what the mouse, the pen, the finger and the keyboard do
 =============  ==============================================================================
 
 `reader.py` computes what the reader compares with.

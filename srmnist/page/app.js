@@ -1,6 +1,6 @@
 "use strict";
 
-// The page at work: what is drawn, what is computed from it, what is shown.
+// The page at work: what mouse, pen, finger and keyboard draw, and what is computed from it.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const LAYERS = readLayers(DATA.channels, DATA.weights);
@@ -102,7 +102,7 @@ function extendStroke(...points) {
   schedule();
 }
 
-// ---- What is computed and shown
+// ---- What is computed
 
 // Many events come between two frames of the screen; one update a frame is enough.
 function schedule() {
@@ -127,35 +127,6 @@ function stepsFrom(original, size) {
   return {original, shrunk, degraded, restored: restore(LAYERS, degraded)};
 }
 
-function showViews() {
-  const size = slider.value;
-  element("chosen").value = squared(size);
-  slider.setAttribute("aria-valuetext", squared(size));
-  for (const name of ["original", "shrunk", "degraded", "restored"]) {
-    const view = element(name);
-    paint(view.querySelector("canvas"), images && images[name], name === "shrunk" ? Number(size) : SIDE);
-    const {detail, reading} = caption(name);
-    view.querySelector(".detail").textContent = detail;
-    view.querySelector(".reading").textContent = reading;
-  }
-}
-
-function caption(name) {
-  if (name === "shrunk") return {detail: squared(slider.value), reading: ""};
-  const reading = images ? word("reading", {digit: read(PROTOTYPES, images[name])}) : "";
-  if (name === "original") return {detail: squared(SIDE), reading};
-  return {detail: images ? word("decibels", {decibels: decibels(name)}) : "", reading};
-}
-
-function squared(side) {
-  return `${side}×${side}`;
-}
-
-function decibels(name) {
-  const value = psnr(images[name], images.original);
-  return value === Infinity ? "∞" : value.toFixed(1);
-}
-
 // Tell a screen reader what has come of it, when a stroke has ended and not at every point of it.
 function announce() {
   if (frame !== null) {
@@ -169,48 +140,6 @@ function announce() {
   const values = {degradedDecibels: decibels("degraded"), restoredDecibels: decibels("restored")};
   for (const name of ["original", "degraded", "restored"]) values[name] = read(PROTOTYPES, images[name]);
   element("announcement").textContent = word("announcement", values);
-}
-
-// One pixel of the canvas for each pixel of the image; the style sheet enlarges it.
-function paint(canvas, image, side) {
-  canvas.width = canvas.height = side;
-  if (!image) return;
-  const context = canvas.getContext("2d");
-  const data = context.createImageData(side, side);
-  image.pixels.forEach((intensity, place) => {
-    data.data.fill(grey(intensity), 4 * place, 4 * place + 3);
-    data.data[4 * place + 3] = 255;
-  });
-  context.putImageData(data, 0, 0);
-}
-
-function paintBoard() {
-  const side = Math.round(board.clientWidth * window.devicePixelRatio);
-  board.width = board.height = side;
-  const context = board.getContext("2d");
-  const {strokes, digit} = picture();
-  if (digit !== null) {
-    context.imageSmoothingEnabled = false;
-    context.drawImage(element("original").querySelector("canvas"), 0, 0, side, side);
-  }
-  context.lineWidth = PEN * side;
-  context.lineCap = context.lineJoin = "round";
-  context.strokeStyle = "white";
-  for (const stroke of strokes) {
-    context.beginPath();
-    context.moveTo(stroke[0][0] * side, stroke[0][1] * side);
-    for (const [x, y] of stroke) context.lineTo(x * side, y * side);
-    context.stroke();
-  }
-  if (board.matches(":focus-visible")) paintPen(context, side);
-}
-
-function paintPen(context, side) {
-  context.beginPath();
-  context.arc(pen.x * side, pen.y * side, (PEN / 2) * side, 0, 2 * Math.PI);
-  context.lineWidth = 2 * window.devicePixelRatio;
-  context.strokeStyle = pen.down ? "#ff7a5c" : "#9a9da1";
-  context.stroke();
 }
 
 // ---- Mouse, pen and finger
