@@ -1,6 +1,7 @@
-"""Restore your own images of digits, of any size, with the trained CNNAE."""
+"""Restore your own digits, photographed, scanned or drawn, with the trained CNNAE."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from srmnist.system import cli
@@ -10,21 +11,32 @@ def main() -> None:
     args = parse_args()
     from srmnist.own_digits.restore import restore_files
 
-    files = restore_files(
+    failed = False
+    for outcome in restore_files(
         args.images, args.model, args.out, args.size, not args.degrade, args.invert, args.gpu
-    )
-    print("written:", *files)
+    ):
+        progress = f"[{outcome.number}/{outcome.total}] " if outcome.total > 1 else ""
+        if outcome.error is not None:
+            failed = True
+            cli.complain(f"{progress}{outcome.error}")
+        else:
+            digits = f" ({outcome.digits} digits)" if outcome.digits > 1 else ""
+            print(f"{progress}written:", *outcome.files, end=f"{digits}\n", flush=True)
+    if failed:
+        sys.exit(2)
 
 
 def parse_args() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="any file that OpenCV reads")
+    parser.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE", help="a picture, a directory of them, or '*.jpg'"
+    )
     parser.add_model_flag()
     parser.add_out_flag()
     parser.add_gpu_flag()
     parser.add_argument(
         "--size", type=cli.positive, default=10,
-        help="shrink what is larger to SIZE×SIZE; restore the rest as it is (default: 10)",
+        help="shrink digits to SIZE×SIZE; restore smaller pictures as they are (default: 10)",
     )  # fmt: skip
     parser.add_argument(
         "--no-degrade",
@@ -34,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--invert", action=argparse.BooleanOptionalAction,
-        help="the digit is darker than its background, or lighter (default: as its border suggests)",
+        help="the digits are darker than the paper, or lighter (default: as the picture shows)",
     )  # fmt: skip
     return parser.parse()
 

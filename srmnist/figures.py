@@ -88,7 +88,7 @@ def draw_side_by_side(images: Mapping[str, np.ndarray]) -> Figure:
 
     Parameters
     ----------
-    images : mapping of str to ndarray, shape (1, H, W)
+    images : mapping of str to ndarray, shape (1, H, W), or (3, H, W) in colours
         Of any sizes, intensities in [0, 1]. `srmnist.system.fonts.caption` makes a title of a file's name.
     """
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
@@ -172,7 +172,7 @@ def _draw_block(
 
 
 def _draw_image(ax: Axes, image: np.ndarray) -> None:
-    ax.imshow(image[0], **_GREY)
+    ax.imshow(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1), **_GREY)
     ax.set(xticks=[], yticks=[])
 
 

@@ -1,6 +1,7 @@
-"""Anybody's own digits: image files of any size, made what the network knows, and restored."""
+"""Anybody's own digits: picture files in, restored pictures out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -8,13 +9,42 @@ import numpy as np
 
 from srmnist.degradation import degrade, enlarge
 from srmnist.figures import draw_side_by_side, grey_png, png
-from srmnist.own_digits.read_image import read_image
+from srmnist.model import CNNAE
+from srmnist.own_digits.layout import in_lines, on_page
+from srmnist.own_digits.like_mnist import SIDE
+from srmnist.own_digits.pictures import list_pictures, result_files
+from srmnist.own_digits.prepare import Prepared, prepare
 from srmnist.restoration import load_model, restore
 from srmnist.system.errors import UserError
 from srmnist.system.files import write_all
 from srmnist.system.fonts import caption
 
-_SIDE = 28  # of MNIST's images: the scale at which the network has learned what strokes look like
+_SHOWN_SIDE = 800  # pixels: of a large picture, more cannot be seen in the comparison
+_BAND = 512  # rows of a large picture that the network sees at once
+_REACH = 4  # rows that four 3×3 convolutions see above and below a pixel
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one picture.
+
+    Attributes
+    ----------
+    number, total : int
+        Which of how many pictures it is; a name that means no picture counts as one.
+    files : list of Path
+        What was written; nothing if there is an error.
+    digits : int
+        How many digits were restored.
+    error : UserError or None
+        Why the picture could not be restored.
+    """
+
+    number: int
+    total: int
+    files: list[Path] = field(default_factory=list)
+    digits: int = 0
+    error: UserError | None = None
 
 
 def restore_files(
@@ -25,111 +55,119 @@ def restore_files(
     as_given: bool = False,
     black_on_white: bool | None = None,
     gpu: int = -1,
-) -> list[Path]:
-    """Restore image files; write of each ``NAME_restored.png`` and ``NAME_compared.png``.
+) -> Iterator[Outcome]:
+    """Restore the digits in picture files; write of each ``NAME_restored.png`` and ``NAME_compared.png``.
+
+    The digits are found, made like MNIST's, degraded and restored one by one. ``NAME_restored.png`` has 28×28
+    pixels for each, in lines as they are read: black on white if they are darker than the paper around them,
+    else white on black. In ``NAME_compared.png`` several digits stand where they were found.
 
     Parameters
     ----------
     images : sequence of Path
-        Files of any format that OpenCV reads, see `read_image`. What is no larger than `size`
-        is enlarged to 28×28 and restored; what is larger is first made 28×28 and degraded.
+        Files, directories or patterns, see `list_pictures` and `read_image`. A picture of at most
+        `size`×`size` pixels is what is left of a digit: it is only enlarged to 28×28 and restored.
     model_file : Path
         Weights of `CNNAE`, Chainer's npz.
     out : Path
-        Directory for the pictures; made if it does not exist.
+        Directory for the results, see `result_files`; made if it does not exist.
     size : int, default 10
-        Height and width that larger images are shrunk to.
+        Height and width that digits are shrunk to.
     as_given : bool, default False
-        Restore each image as it is, in its own size.
+        Restore each picture as it is, in its own size.
     black_on_white : bool, optional
-        Whether the digits are darker than their background; None looks at each image's border. They are
-        restored as the white on black that the network knows, and written as they were given.
+        Whether the digits are darker than the paper; None looks at each picture, see `prepare`.
     gpu : int, default -1
         CUDA device number; negative is the CPU.
 
     Returns
     -------
-    list of Path
-        The files written.
+    iterator of Outcome
+        One for each picture, when it is done. A picture that cannot be restored has an error and no files;
+        the others are restored.
 
     Raises
     ------
     UserError
-        If a file or the device is not usable, or if two images would be written under one name; nothing has
-        then been written.
+        If `size`, the weights, the device or `out` cannot be used.
     """
-    if size > _SIDE:
-        raise UserError(f"--size {size}: at most {_SIDE}, to which the images are enlarged again")
-    _check_names(images)
+    if size > SIDE:
+        raise UserError(f"--size {size}: at most {SIDE}, to which the images are enlarged again")
     model = load_model(model_file, gpu)
-    pictures = {}
-    for path in images:
-        given = read_image(path)
-        negative = is_black_on_white(given) if black_on_white is None else black_on_white
-        digit = 1 - given if negative else given
-        degraded = digit if as_given else _degraded(digit, size)
-        restored = restore(degraded, model)
-        steps = {_title(path.name, given): given[0]}
-        if not as_given:
-            steps[f"degraded by {size}×{size}"] = (1 - degraded if negative else degraded)[0]
-        result = (1 - restored if negative else restored)[0]
-        pictures[f"{path.stem}_restored.png"] = grey_png(result)
-        pictures[f"{path.stem}_compared.png"] = png(draw_side_by_side({**steps, "restored": result}))
-    return write_all(out, pictures, inputs=images)
+
+    def results(path: Path) -> tuple[bytes, bytes, int]:
+        prepared = prepare(path, as_given, size, black_on_white)
+        degraded = _degraded(prepared.digits, size, as_given)
+        restored = _in_bands(degraded, model)
+        figure = draw_side_by_side(_panels(path.name, prepared, degraded, restored, size, as_given))
+        result = in_lines(restored, prepared.places) if len(restored) > 1 else restored[0]
+        return grey_png(1 - result if prepared.dark else result), png(figure), len(restored)
+
+    return _outcomes(images, out, results)
 
 
-def _degraded(digit: np.ndarray, size: int) -> np.ndarray:
-    """What the network is to see of a digit (1, 1, H, W) of any size."""
-    if max(digit.shape[2:]) <= size:
-        return enlarge(digit, (_SIDE, _SIDE))
-    return degrade(fit(digit, _SIDE), size)
+def _outcomes(
+    images: Sequence[Path], out: Path, results: Callable[[Path], tuple[bytes, bytes, int]]
+) -> Iterator[Outcome]:
+    pictures, errors = list_pictures(images)
+    total = len(pictures) + len(errors)
+    for number, error in enumerate(errors, 1):
+        yield Outcome(number, total, error=error)
+    files = result_files(pictures, out)
+    for number, (picture, names) in enumerate(zip(pictures, files, strict=True), 1 + len(errors)):
+        try:
+            *contents, digits = results(picture)
+        except UserError as error:
+            yield Outcome(number, total, error=error)
+            continue
+        write_all(out, {})  # if the directory cannot be made, no other picture can be written either
+        try:
+            written = write_all(out, dict(zip((name.name for name in names), contents, strict=True)))
+        except UserError as error:
+            yield Outcome(number, total, error=error)
+        else:
+            yield Outcome(number, total, written, digits)
 
 
-def _title(name: str, image: np.ndarray) -> str:
-    return caption(name, "×".join(map(str, image.shape[2:])))
+def _degraded(digits: np.ndarray, size: int, as_given: bool) -> np.ndarray:
+    """What the network is to see of digits (N, 1, H, W)."""
+    if as_given:
+        return digits
+    if max(digits.shape[2:]) <= size:
+        return enlarge(digits, (SIDE, SIDE))
+    return degrade(digits, size)
 
 
-def _check_names(images: Sequence[Path]) -> None:
-    of_stem: dict[str, Path] = {}
-    for path in images:
-        other = of_stem.setdefault(path.stem, path)
-        if other is not path:
-            raise UserError(f"{path}: its results would have the names of {other}'s; restore one at a time")
+def _in_bands(degraded: np.ndarray, model: CNNAE) -> np.ndarray:
+    """Restore images of any height, without the memory that a large one takes as a whole."""
+    height = degraded.shape[2]
+    bands = []
+    for start in range(0, height, _BAND):
+        above, below = min(start, _REACH), start + _BAND + _REACH
+        band = restore(np.ascontiguousarray(degraded[:, :, start - above : below]), model)
+        bands.append(band[:, :, above : above + _BAND])
+    return np.concatenate(bands, axis=2)
 
 
-def is_black_on_white(image: np.ndarray) -> bool:
-    """Whether an image (1, 1, H, W) has a light background, which is what most of its border shows."""
-    return float(_background(image)) > 0.5
+def _panels(
+    name: str, prepared: Prepared, degraded: np.ndarray, restored: np.ndarray, size: int, as_given: bool
+) -> dict[str, np.ndarray]:
+    """The steps from what was given to what was restored, each (C, H, W)."""
+    steps = {} if not prepared.places else {"made like MNIST's": prepared.digits}
+    if not as_given:
+        steps[f"degraded by {size}×{size}"] = degraded
+    steps["restored"] = restored
+    panels = {caption(name, "as given"): _for_show(prepared.given)}
+    for title, digits in steps.items():
+        shown = on_page(digits, prepared.places, prepared.given.shape[1:]) if len(digits) > 1 else digits[0]
+        panels[title] = _for_show(1 - shown if prepared.dark else shown)
+    return panels
 
 
-def fit(digit: np.ndarray, side: int) -> np.ndarray:
-    """Make a picture of a light digit on a dark background like those of MNIST.
-
-    Its background becomes black and its lightest pixel white: the network has never seen grey paper, and
-    takes it for strokes. It is padded to a square, and then each pixel averages over what it covers
-    (``cv2.INTER_AREA``); MNIST's makers smoothed theirs in making them small, too.
-
-    Parameters
-    ----------
-    digit : ndarray of float32, shape (1, 1, H, W)
-    side : int
-        Height and width to arrive at.
-
-    Returns
-    -------
-    ndarray of float32, shape (1, 1, side, side)
-    """
-    lightness = np.maximum(digit[0, 0] - _background(digit), 0)
-    lightness /= max(lightness.max(), np.finfo(np.float32).tiny)
-    height, width = lightness.shape
-    longer = max(height, width)
-    square = np.zeros((longer, longer), np.float32)
-    top, left = (longer - height) // 2, (longer - width) // 2
-    square[top : top + height, left : left + width] = lightness
-    return cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA)[None, None]
-
-
-def _background(image: np.ndarray) -> np.floating:
-    border = np.ones(image.shape[2:], bool)
-    border[1:-1, 1:-1] = False
-    return np.median(image[0, 0][border])
+def _for_show(image: np.ndarray) -> np.ndarray:
+    """A picture (C, H, W), made smaller if it is large."""
+    factor = _SHOWN_SIDE / max(image.shape[1:])
+    if factor >= 1:
+        return image
+    size = [max(1, round(length * factor)) for length in image.shape[:0:-1]]
+    return np.stack([cv2.resize(channel, size, interpolation=cv2.INTER_AREA) for channel in image])

@@ -111,10 +111,15 @@ def run(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
-def _end(status: int, message: str) -> NoReturn:
+def complain(message: str) -> None:
+    """Write one line on stderr."""
     line = "".join(character if character.isprintable() else " " for character in message)
     with suppress(OSError):  # nobody can be told
         sys.stderr.write(f"{_speaker()}{line}\n")
+
+
+def _end(status: int, message: str) -> NoReturn:
+    complain(message)
     sys.exit(status)
 
 

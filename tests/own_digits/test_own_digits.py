@@ -1,4 +1,4 @@
-"""Anybody's digits, whatever their size and colour, reach the network as it knows them."""
+"""Anybody's digits, whatever their size and colour, reach the network as it knows them, and come back."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,11 @@ from srmnist.data import to_float
 from srmnist.degradation import shrink
 from srmnist.system.errors import UserError
 from srmnist.figures import grey_png
-from srmnist.own_digits.restore import fit, is_black_on_white, restore_files
+from srmnist.own_digits import prepare as preparation
+from srmnist.own_digits import restore as restoration
+from srmnist.own_digits.prepare import prepare
+from srmnist.own_digits.restore import restore_files
+from helpers.photos import KINDS, take_photo
 
 from conftest import decode
 
@@ -30,9 +34,22 @@ def write(path, image):
     return path
 
 
+def page(digits, columns: int) -> np.ndarray:
+    """Black digits on white paper in lines, uint8."""
+    cells = [np.pad(cv2.resize(digit, (84, 84)), 10) for digit in digits]
+    cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
+    lines = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+    return 255 - np.vstack(lines)
+
+
+def outcomes(images, weights, out, **kwds):
+    return list(restore_files(images, weights, out, **kwds))
+
+
 def restored_file(*args, **kwds) -> np.ndarray:
     """The pixels of what was restored."""
-    (restored, compared) = restore_files(*args, **kwds)
+    (outcome,) = outcomes(*args, **kwds)
+    restored, compared = outcome.files
     assert compared.name.endswith("_compared.png")
     return decode(restored.read_bytes())
 
@@ -63,14 +80,22 @@ def test_image_is_restored_as_given_in_its_own_size(digit, weights, network, tmp
     assert_same(found, expected(to_float(wide[None]), network))
 
 
+def test_large_image_is_restored_in_bands_as_it_is_as_a_whole(digit, network, monkeypatch):
+    monkeypatch.setattr(restoration, "_BAND", 9)
+    image = to_float(digit[None])
+    np.testing.assert_allclose(
+        restoration._in_bands(image, network), srmnist.restore(image, network), atol=1e-6
+    )
+
+
 def test_black_on_white_is_recognised_and_given_back_so(digit, weights, tmp_path):
     light, dark = (write(tmp_path / f"{i}.png", image) for i, image in enumerate((digit, 255 - digit)))
-    first, _, second, _ = restore_files([light, dark], weights, tmp_path)
+    first, second = (outcome.files[0] for outcome in outcomes([light, dark], weights, tmp_path))
     white_on_black, black_on_white = (decode(path.read_bytes()).astype(int) for path in (first, second))
     assert np.abs(255 - black_on_white - white_on_black).max() <= 1
 
 
-def test_what_the_border_suggests_can_be_overruled(digit, weights, tmp_path):
+def test_what_the_picture_shows_can_be_overruled(digit, weights, tmp_path):
     image = write(tmp_path / "i.png", digit)
     by_border, light, dark = (
         restored_file([image], weights, tmp_path, black_on_white=choice) for choice in (None, False, True)
@@ -79,49 +104,93 @@ def test_what_the_border_suggests_can_be_overruled(digit, weights, tmp_path):
     assert not np.array_equal(light, dark)
 
 
-def test_background_is_what_most_of_the_border_shows(mnist):
-    dark = mnist[1][:1].copy()
-    dark[0, 0, 0, :9] = 1  # a stroke that leaves the picture
-    assert not is_black_on_white(dark)
-    assert is_black_on_white(1 - dark)
+def test_grey_paper_becomes_black_and_ink_white(digit, tmp_path):
+    grey = (25 + 0.5 * digit).round().astype(np.uint8)
+    prepared = prepare(write(tmp_path / "i.png", grey))
+    np.testing.assert_allclose(prepared.digits[0, 0], digit / 255, atol=0.01)
 
 
-def test_grey_paper_becomes_black_and_ink_white(mnist):
-    grey = 0.1 + 0.5 * mnist[1][:1]
-    np.testing.assert_allclose(fit(grey, 28), mnist[1][:1], atol=1e-6)
+@pytest.mark.parametrize("kind", KINDS)
+def test_photo_becomes_the_digit_that_was_written(kind, mnist, tmp_path):
+    (tmp_path / "i.jpg").write_bytes(take_photo(srmnist.load_dataset().test.images[4], kind, 1))
+    prepared = prepare(tmp_path / "i.jpg")
+    assert prepared.digits.shape == (1, 1, 28, 28)
+    assert prepared.dark == (kind != "chalk")
+    errors = ((mnist[1][:10, 0] - prepared.digits[0, 0]) ** 2).mean((1, 2))
+    assert errors.argmin() == 4
+    assert errors[4] < 0.04
 
 
-def test_large_picture_is_averaged_to_28_by_28(mnist):
-    large = mnist[1][:1].repeat(7, axis=2).repeat(7, axis=3)
-    np.testing.assert_allclose(fit(large, 28), mnist[1][:1], atol=1e-6)
+def test_small_pictures_above_10_by_10_are_made_like_mnist_s_too(digit, mnist, tmp_path):
+    for image in (digit[4:24, 4:24], np.roll(digit, 4, axis=1), np.pad(255 - digit, 6, constant_values=255)):
+        prepared = prepare(write(tmp_path / "i.png", image))
+        assert ((prepared.digits[0] - mnist[1][0]) ** 2).mean() < 0.03
 
 
-def test_oblong_picture_keeps_its_proportions(mnist):
-    oblong = mnist[1][:1, :, :, 4:24]  # the digits lie in the middle 20 columns
-    np.testing.assert_allclose(fit(oblong, 28), mnist[1][:1], atol=1e-6)
+def test_several_digits_are_restored_in_lines_and_put_back_where_they_stood(weights, tmp_path):
+    digits = srmnist.load_dataset().test.images[[0, 1, 2, 3, 4]]
+    path = write(tmp_path / "i.png", page(digits, 3))
+    (outcome,) = outcomes([path], weights, tmp_path / "out")
+    restored, compared = (decode(file.read_bytes()) for file in outcome.files)
+    assert outcome.digits == 5
+    assert restored.shape == (2 * 28, 3 * 28)
+    assert compared.shape[1] > 3 * compared.shape[0]
+    prepared = prepare(path)
+    back = restoration.on_page(prepared.digits, prepared.places, prepared.given.shape[1:])
+    assert np.abs(back - (1 - prepared.given)).mean() < 0.03  # the ink itself: 0.1
 
 
-def test_blank_picture_stays_blank():
-    for grey in (0.0, 0.3):
-        blank = np.full((1, 1, 40, 30), grey, np.float32)
-        np.testing.assert_array_equal(fit(blank, 28), np.zeros((1, 1, 28, 28)))
+def test_more_than_500_digits_are_refused(digit, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "MOST_DIGITS", 5)
+    with pytest.raises(UserError, match="shows 6 digits; at most 5"):
+        prepare(write(tmp_path / "i.png", page([digit] * 6, 3)))
 
 
-def test_what_was_given_degraded_and_restored_stand_side_by_side(digit, weights, tmp_path):
-    _, compared = restore_files([write(tmp_path / "seven.png", digit)], weights, tmp_path)
-    height, width, _ = decode(compared.read_bytes()).shape
-    assert width > 2.5 * height
-
-
-def test_one_bad_image_leaves_nothing_written(digit, weights, tmp_path):
-    good, bad = write(tmp_path / "good.png", digit), tmp_path / "bad.png"
-    bad.write_text("no image")
-    with pytest.raises(UserError, match=r"bad\.png"):
-        restore_files([good, bad], weights, tmp_path / "out")
+def test_picture_without_ink_says_so_and_is_not_restored(weights, tmp_path):
+    blank = np.random.default_rng(0).normal(200, 3, (300, 400)).astype(np.uint8)
+    (outcome,) = outcomes([write(tmp_path / "blank.png", blank)], weights, tmp_path / "out")
+    assert "blank.png: no digit stands out of the paper" in str(outcome.error)
     assert not (tmp_path / "out").exists()
 
 
-def test_two_images_of_one_name_are_refused(digit, weights, tmp_path):
-    images = [write(tmp_path / name, digit) for name in ("seven.png", "seven.bmp")]
-    with pytest.raises(UserError, match=r"seven\.bmp.*seven\.png"):
-        restore_files(images, weights, tmp_path / "out")
+def test_bad_picture_is_named_and_the_others_are_done(digit, weights, tmp_path):
+    good, bad, last = (
+        write(tmp_path / "good.png", digit),
+        tmp_path / "bad.png",
+        write(tmp_path / "z.bmp", digit),
+    )
+    bad.write_text("no image")
+    found = outcomes([good, bad, last], weights, tmp_path / "out")
+    assert [(outcome.number, outcome.total, outcome.error is None) for outcome in found] == [
+        (1, 3, True), (2, 3, False), (3, 3, True),
+    ]  # fmt: skip
+    assert "bad.png" in str(found[1].error)
+    names = {f"{name}_{result}.png" for name in ("good", "z") for result in ("restored", "compared")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+
+def test_result_that_cannot_be_written_is_named_and_the_others_are_done(digit, weights, tmp_path):
+    images = [write(tmp_path / name, digit) for name in ("a.png", "b.png")]
+    (tmp_path / "out" / "a_restored.png").mkdir(parents=True)
+    first, second = outcomes(images, weights, tmp_path / "out")
+    assert "a_restored.png" in str(first.error)
+    assert [path.name for path in second.files] == ["b_restored.png", "b_compared.png"]
+
+
+def test_directory_that_cannot_be_made_ends_all(digit, weights, tmp_path):
+    image = write(tmp_path / "i.png", digit)
+    with pytest.raises(UserError, match="--out"):
+        outcomes([image, image], weights, image / "out")
+
+
+def test_script_counts_on_through_a_batch_and_ends_with_status_2_if_one_is_bad(
+    digit, weights, script, tmp_path
+):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    write(folder / "a.png", page([digit] * 2, 2))
+    (folder / "b.jpg").write_bytes(b"")
+    done = script("restore.py", "photos", "no*.png", "--model", weights, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == "[2/3] written: out/a_restored.png out/a_compared.png (2 digits)\n"
+    assert done.stderr == "[1/3] no*.png: no file is called so\n[3/3] photos/b.jpg: is empty\n"
