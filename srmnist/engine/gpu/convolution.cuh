@@ -24,14 +24,15 @@ struct Channels {
 
 // A convolution from CI channels to CO, in tiles; a thread computes PIXELS x OWN outputs.
 //
-// Its input is a (and g) read as `Input<KIND>` says, with the coefficients `norm_in`; `weights` are packed.
+// Its input is a (and g) read as `Input<KIND>` says, with the coefficients `norm_in`; its weights are packed from
+// `at` on.
 // Forward, out is the convolution, and sums (blocks, 2, CO) get each tile's sum and sum of squares, unless
 // they are null. Backward, the convolution is the gradient behind a ReLU of `before` with `norm_out`: out is
 // the gradient before it, g, and sums get those of g and of g * (before - mean).
 template <int CI, int CO, int KIND, bool BACKWARD>
-__device__ void conv3x3(const float* a, const float* g, const float* norm_in, const float* weights,
-                        const float* before, const float* norm_out, float* out, double* sums,
-                        int height, int width) {
+__device__ void conv3x3(const float* a, const float* g, const float* norm_in, const float* packed, int at,
+                        const float* before, const float* norm_out, float* out, double* sums, int height,
+                        int width) {
     constexpr int OWN = CO * GROUPS / THREADS;
     __shared__ union {
         struct {
@@ -53,7 +54,7 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
 
     for (int chunk = 0; chunk < CI; chunk += CHUNK) {
         __syncthreads();
-        const float4* from = (const float4*)(weights + chunk * 9 * CO);
+        const float4* from = (const float4*)(packed + at + chunk * 9 * CO);
         for (int i = t; i < CHUNK * 9 * CO / 4; i += THREADS) shared.in.weights[i] = from[i];
         load_tile<KIND, CI>(a, g, norm_in, tile, chunk, shared.in.tile);
         __syncthreads();
@@ -77,7 +78,7 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
         }
     }
 
-    const long long at = (tile.first() + row * width + first) * CO;
+    const long long to = (tile.first() + row * width + first) * CO;
     const int count = tile.top + row < height ? min(PIXELS, width - tile.left - first) : 0;
     float total[OWN], product[OWN];
     if (BACKWARD) {
@@ -87,7 +88,7 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
         for (int p = 0; p < PIXELS; p++) {
             if (p >= count) continue;
             float pre[OWN];
-            own.load(before + at + p * CO, pre);
+            own.load(before + to + p * CO, pre);
 #pragma unroll
             for (int c = 0; c < OWN; c++) {
                 const float* norm = norm_out + own.channel(c);
@@ -100,7 +101,7 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
     }
 #pragma unroll
     for (int p = 0; p < PIXELS; p++)
-        if (p < count) own.store(sum[p], out + at + p * CO);
+        if (p < count) own.store(sum[p], out + to + p * CO);
     if (sums == nullptr) return;
     __syncthreads();
 #pragma unroll
@@ -198,9 +199,10 @@ __device__ void weight_gradient(const float* a, const float* norm_a, const float
 // Four blocks of 128 threads, or two of 256, on a multiprocessor: a thread has at most 128 registers.
 #define CONV3X3(name, CI, CO, KIND, BACKWARD)                                                                \
     extern "C" __global__ void __launch_bounds__(THREADS, 4)                                                 \
-        name(const float* a, const float* g, const float* norm_in, const float* weights,                     \
+        name(const float* a, const float* g, const float* norm_in, const float* packed, int at,              \
              const float* before, const float* norm_out, float* out, double* sums, int height, int width) {  \
-        conv3x3<CI, CO, KIND, BACKWARD>(a, g, norm_in, weights, before, norm_out, out, sums, height, width); \
+        conv3x3<CI, CO, KIND, BACKWARD>(a, g, norm_in, packed, at, before, norm_out, out, sums, height,      \
+                                        width);                                                              \
     }
 #define WEIGHT_GRADIENT(name, CI, CO, COUNT, ROWS, KIND)                                                     \
     extern "C" __global__ void __launch_bounds__(COUNT, 512 / COUNT)                                         \

@@ -13,7 +13,7 @@ import numpy as np
 from chainer.backends import cuda
 
 from srmnist.engine.gpu import plan
-from srmnist.engine.gpu.plan import Launch, Place
+from srmnist.engine.gpu.plan import Launch
 
 _FILES = ("common", "convolution", "one_channel", "normalisation", "training")
 _STAGES = 64  # uploads that may be under way
@@ -156,6 +156,4 @@ def _argument(argument, arrays):
     """An argument as CuPy's kernels take it."""
     if argument is None:
         return np.uintp(0)  # a null pointer; with None itself CuPy 13 would crash
-    if isinstance(argument, Place):
-        return arrays[argument.buffer][argument.offset :]
     return arrays[argument] if isinstance(argument, str) else argument

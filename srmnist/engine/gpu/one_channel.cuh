@@ -3,6 +3,9 @@
 // Except in conv4's forward pass, a thread has one channel, with its nine weights in registers, and every
 // COUNT-th pixel of a tile.
 
+using In = const float* __restrict__;
+using Out = float* __restrict__;
+
 template <int C> struct Lanes {
     static constexpr int SIZE = C == C1 ? THREADS : WIDE, COUNT = SIZE / C;
 };
@@ -53,8 +56,7 @@ __device__ inline void load_weights(const float* packed, float* w) {
 
 // conv1: x (B, H, W) -> a (B, H, W, 16), and each tile's sums as conv3x3 has them.
 extern "C" __global__ void __launch_bounds__(Lanes<C1>::SIZE)
-    conv1(const float* __restrict__ x, const float* __restrict__ packed, float* __restrict__ a, double* sums,
-          int height, int width) {
+    conv1(In x, In packed, Out a, double* sums, int height, int width) {
     __shared__ float image[EDGED_H][EDGED_W];
     __shared__ double lanes[Lanes<C1>::COUNT][2 * C1];
     const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);
@@ -81,8 +83,7 @@ extern "C" __global__ void __launch_bounds__(Lanes<C1>::SIZE)
 
 // conv4: relu(a) (B, H, W, 64) -> y (B, H, W), after the sigmoid.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    conv4(const float* __restrict__ a, const float* __restrict__ norm, const float* __restrict__ packed,
-          const float* parameters, float* __restrict__ y, int height, int width) {
+    conv4(In a, In norm, In packed, In parameters, Out y, int height, int width) {
     __shared__ float in[CHUNK][EDGED_H][EDGED_W];
     __shared__ float w[9 * C3];
     const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);
@@ -117,9 +118,7 @@ __device__ inline float spread(float (*gz)[EDGED_W], int row, int column, const 
 // conv4 backward: from gz (B, H, W), each tile's partial gradient of the weights, (blocks, 9, 64), and sums
 // as conv3x3 has them backward.
 extern "C" __global__ void __launch_bounds__(Lanes<C3>::SIZE)
-    conv4_weights(const float* __restrict__ gz, const float* __restrict__ a, const float* __restrict__ norm,
-                  const float* __restrict__ packed, float* __restrict__ partials, double* sums, int height,
-                  int width) {
+    conv4_weights(In gz, In a, In norm, In packed, Out partials, double* sums, int height, int width) {
     __shared__ float image[EDGED_H][EDGED_W];
     __shared__ float lanes[Lanes<C3>::COUNT][9 * C3];
     __shared__ double sum_of_lanes[Lanes<C3>::COUNT][2 * C3];
@@ -149,8 +148,7 @@ extern "C" __global__ void __launch_bounds__(Lanes<C3>::SIZE)
 
 // The gradient of conv3's output, d (B, H, W, 64), from gz through conv4, the ReLU and bn3.
 extern "C" __global__ void __launch_bounds__(Lanes<C3>::SIZE)
-    bn3_gradient(const float* __restrict__ gz, const float* __restrict__ a, const float* __restrict__ norm,
-                 const float* __restrict__ packed, float* __restrict__ d, int height, int width) {
+    bn3_gradient(In gz, In a, In norm, In packed, Out d, int height, int width) {
     __shared__ float image[EDGED_H][EDGED_W];
     const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);
     const int c = threadIdx.x % C3;
@@ -172,8 +170,7 @@ extern "C" __global__ void __launch_bounds__(Lanes<C3>::SIZE)
 // conv1 backward: each tile's partial gradient of the weights, (blocks, 9, 16), from g and a as
 // `Input<GRADIENT>` reads them.
 extern "C" __global__ void __launch_bounds__(Lanes<C1>::SIZE)
-    conv1_weights(const float* __restrict__ x, const float* __restrict__ a, const float* __restrict__ g,
-                  const float* __restrict__ norm, float* __restrict__ partials, int height, int width) {
+    conv1_weights(In x, In a, In g, In norm, Out partials, int height, int width) {
     __shared__ float image[EDGED_H][EDGED_W];
     __shared__ float lanes[Lanes<C1>::COUNT][9 * C1];
     const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);

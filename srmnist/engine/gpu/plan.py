@@ -66,22 +66,15 @@ CHAIN, BESIDE, JOINED = range(3)
 class Launch(NamedTuple):
     """One kernel's launch.
 
-    An argument is a buffer's name, a place in one, None for a null pointer, or a scalar of the kernel's type.
+    An argument is a buffer's name, None for a null pointer, or a scalar of the kernel's type.
     `order` is `CHAIN`, `BESIDE` or `JOINED`; at the end of a list, nothing is left beside.
     """
 
     kernel: str
     blocks: int
     threads: int
-    arguments: tuple[str | Place | np.generic | None, ...]
+    arguments: tuple[str | np.generic | None, ...]
     order: int = CHAIN
-
-
-class Place(NamedTuple):
-    """A pointer into a buffer."""
-
-    buffer: str
-    offset: int
 
 
 class Normalisation(NamedTuple):
@@ -138,12 +131,7 @@ def split(vector: NdArray) -> list[NdArray]:
 
 def names(launches: Iterable[Launch]) -> set[str]:
     """The buffers that a list uses."""
-    return {
-        argument.buffer if isinstance(argument, Place) else argument
-        for launch in launches
-        for argument in launch.arguments
-        if isinstance(argument, (str, Place))
-    }
+    return {name for launch in launches for name in launch.arguments if isinstance(name, str)}
 
 
 def gradients(shape: Shape, layers: tuple[Normalisation, ...]) -> list[Launch]:
@@ -197,8 +185,8 @@ def forward(
     launches = [Launch("pack", -(-_PACKED["PACKED"] // _WIDE), _WIDE, ("parameters", "packed"))]
     convolutions = [
         ("x", "packed", "a1"),
-        ("a1", None, "norm1", _packed("P2"), None, None, "a2"),
-        ("a2", None, "norm2", _packed("P3"), None, None, "a3"),
+        ("a1", None, "norm1", "packed", np.int32(_PACKED["P2"]), None, None, "a2"),
+        ("a2", None, "norm2", "packed", np.int32(_PACKED["P3"]), None, None, "a3"),
     ]
     for layer, arguments in enumerate(convolutions, 1):
         launches.append(Launch(f"conv{layer}", tiles, _THREADS, (*arguments, sums, *size)))
@@ -216,23 +204,23 @@ def _normalise(shape: Shape, layer: int, link: Normalisation, train: bool, updat
 
 
 def squared_error(shape: Shape, train: bool = True) -> list[Launch]:
-    """The mean squared error of "y" against "t": "loss"; if `train`, also "gz" and the bias's gradient."""
-    total = np.int64(shape.pixels)
-    error = ("y", "t", "gz", "bias_sums", "loss_sums", total)
-    sums = ("bias_sums", "loss_sums", np.int32(_scalar_blocks(shape)), "gradient" if train else None, "loss")
-    return [
-        Launch("squared_error", _scalar_blocks(shape), _WIDE, error),
-        Launch("sum_scalars", 1, _WIDE, (*sums, total), BESIDE),
-    ]
+    """The mean squared error of "y" against "t": "loss"; if `train`, also the bias's gradient. Always "gz"."""
+    return _output(shape, "t", None, "gradient" if train else None, "loss")
 
 
 def sigmoid_gradient(shape: Shape) -> list[Launch]:
     """From "y" and its gradient "gy" to "gz" and the bias's gradient."""
-    blocks, total = _scalar_blocks(shape), np.int64(shape.pixels)
-    sums = ("bias_sums", None, np.int32(blocks), "gradient", None, total)
+    return _output(shape, None, "gy", "gradient", None)
+
+
+def _output(
+    shape: Shape, t: str | None, gy: str | None, gradient: str | None, loss: str | None
+) -> list[Launch]:
+    blocks, total = min(-(-shape.pixels // _WIDE), _SCALAR_BLOCKS), np.int64(shape.pixels)
+    sums = ("bias_sums", "loss_sums")
     return [
-        Launch("sigmoid_gradient", blocks, _WIDE, ("y", "gy", "gz", "bias_sums", total)),
-        Launch("sum_scalars", 1, _WIDE, sums, BESIDE),
+        Launch("output_gradient", blocks, _WIDE, ("y", t, gy, "gz", *sums, total)),
+        Launch("sum_scalars", 1, _WIDE, (*sums, np.int32(blocks), gradient, loss, total), BESIDE),
     ]
 
 
@@ -255,7 +243,7 @@ def backward(shape: Shape, train: bool) -> list[Launch]:
             Launch("sum_partials", -(-SIZES[3 * layer - 3] // _SUMMED), _WIDE, sums, BESIDE),
         ]
 
-    def gradient(layer: int, *arguments: str | Place | None) -> Launch:
+    def gradient(layer: int, *arguments: str | np.int32 | None) -> Launch:
         return Launch(f"conv{layer}_gradient", tiles, _THREADS, (*arguments, "sums", *size))
 
     return [
@@ -263,10 +251,10 @@ def backward(shape: Shape, train: bool) -> list[Launch]:
         _bn_gradient(shape, 3, train),
         Launch("bn3_gradient", tiles, _WIDE, ("gz", "a3", "norm3", "packed", "d3", *size)),
         *weights(3, "a2", "norm2", "d3", None, None, "partials3"),
-        gradient(3, "d3", None, None, _packed("Q3"), "a2", "norm2", "g2"),
+        gradient(3, "d3", None, None, "packed", np.int32(_PACKED["Q3"]), "a2", "norm2", "g2"),
         _bn_gradient(shape, 2, train),
         *weights(2, "a1", "norm1", "a2", "g2", "norm2", "partials2"),
-        gradient(2, "a2", "g2", "norm2", _packed("Q2"), "a1", "norm1", "g1"),
+        gradient(2, "a2", "g2", "norm2", "packed", np.int32(_PACKED["Q2"]), "a1", "norm1", "g1"),
         _bn_gradient(shape, 1, train),
         *weights(1, "x", "a1", "g1", "norm1", "partials1", order=CHAIN),
     ]
@@ -289,13 +277,5 @@ def _gamma_beta(layer: int) -> tuple[np.int32, np.int32]:
     return np.int32(OFFSETS[3 * layer - 2]), np.int32(OFFSETS[3 * layer - 1])
 
 
-def _packed(layout: str) -> Place:
-    return Place("packed", _PACKED[layout])
-
-
 def _size(shape: Shape) -> tuple[np.int32, np.int32]:
     return np.int32(shape.height), np.int32(shape.width)
-
-
-def _scalar_blocks(shape: Shape) -> int:
-    return min(-(-shape.pixels // _WIDE), _SCALAR_BLOCKS)

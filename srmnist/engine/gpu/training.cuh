@@ -29,42 +29,29 @@ extern "C" __global__ void __launch_bounds__(WIDE) pack(const float* parameters,
                          : parameters[from + (output * inputs + input) * 9 + tap];
 }
 
-// From the output y and its gradient gy to that of the sigmoid's input, gz; and each block's sum for the bias.
+// The gradient of the sigmoid's input, gz, from the output y and its gradient gy; each block's sum for the bias's.
+// With t, gy is that of the mean squared error of y against t, and each block's sum of squared errors comes, too.
 extern "C" __global__ void __launch_bounds__(WIDE)
-    sigmoid_gradient(const float* y, const float* gy, float* gz, double* bias_sums, long long total) {
-    __shared__ double scratch[WIDE];
-    double mine = 0.0;
-    for (long long i = (long long)blockIdx.x * WIDE + threadIdx.x; i < total; i += (long long)gridDim.x * WIDE) {
-        gz[i] = gy[i] * y[i] * (1.0f - y[i]);
-        mine += gz[i];
-    }
-    double all = block_sum(mine, scratch);
-    if (threadIdx.x == 0) bias_sums[blockIdx.x] = all;
-}
-
-// The mean squared error of y against t, and its gradient through the sigmoid.
-extern "C" __global__ void __launch_bounds__(WIDE)
-    squared_error(const float* y, const float* t, float* gz, double* bias_sums, double* loss_sums,
-                  long long total) {
+    output_gradient(const float* y, const float* t, const float* gy, float* gz, double* bias_sums,
+                    double* loss_sums, long long total) {
     __shared__ double scratch[WIDE];
     double mine = 0.0, errors = 0.0;
     const float coefficient = 2.0f / total;
     for (long long i = (long long)blockIdx.x * WIDE + threadIdx.x; i < total; i += (long long)gridDim.x * WIDE) {
-        float error = y[i] - t[i];
-        gz[i] = coefficient * error * y[i] * (1.0f - y[i]);
+        float error = t != nullptr ? y[i] - t[i] : 0.0f, g = t != nullptr ? coefficient * error : gy[i];
+        gz[i] = g * y[i] * (1.0f - y[i]);
         mine += gz[i];
         errors += (double)error * error;
     }
     double bias = block_sum(mine, scratch);
     double loss = block_sum(errors, scratch);
-    if (threadIdx.x == 0) {
-        bias_sums[blockIdx.x] = bias;
-        loss_sums[blockIdx.x] = loss;
-    }
+    if (threadIdx.x > 0) return;
+    bias_sums[blockIdx.x] = bias;
+    loss_sums[blockIdx.x] = loss;
 }
 
-// The mean over `total` of what the blocks of squared_error and sigmoid_gradient summed; the bias's gradient
-// is the sum. One block; what is not wanted is null.
+// From the blocks' sums: the bias's gradient, and the loss, which is a mean over `total`. One block; what is not
+// wanted is null.
 extern "C" __global__ void __launch_bounds__(WIDE)
     sum_scalars(const double* bias_sums, const double* loss_sums, int blocks, float* gradient, float* loss,
                 long long total) {
@@ -72,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(WIDE)
     double bias = 0.0, errors = 0.0;
     for (int i = threadIdx.x; i < blocks; i += WIDE) {
         bias += bias_sums[i];
-        if (loss != nullptr) errors += loss_sums[i];
+        errors += loss_sums[i];
     }
     bias = block_sum(bias, scratch);
     errors = block_sum(errors, scratch);

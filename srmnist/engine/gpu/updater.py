@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -104,9 +103,6 @@ class Resident:
         self, indices: Sequence[int], device: chainer.backend.Device | None = None
     ) -> tuple[NdArray, NdArray]:
         """The images of a batch, on the GPU for any `device`."""
-        first, last = indices[0], indices[-1]
-        if last - first == len(indices) - 1 and all(b - a == 1 for a, b in itertools.pairwise(indices)):
-            return self.inputs[first : last + 1], self.targets[first : last + 1]  # in order: no copy
         chosen = self._xp.asarray(np.asarray(indices))
         return self.inputs[chosen], self.targets[chosen]
 

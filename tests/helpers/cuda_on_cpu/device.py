@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from srmnist.engine.gpu.plan import BESIDE, JOINED, Place
+from srmnist.engine.gpu.plan import BESIDE, JOINED
 
 COMPILER = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++") or shutil.which("clang++")
 _LETTERS = {"i": np.int32, "l": np.int64, "d": np.float64, "F": np.float32, "D": np.float64, "I": np.int32}
@@ -146,9 +146,7 @@ def _value(letter: str, argument, arrays, launch) -> np.ndarray:
         return np.array(argument, dtype)
     if argument is None:
         return np.zeros(1, np.uintp)
-    name, offset = argument if isinstance(argument, Place) else (argument, 0)
-    array = arrays[name]
-    assert array.dtype == dtype, (launch, name)
+    array = arrays[argument]
+    assert array.dtype == dtype, (launch, argument)
     assert array.flags.c_contiguous
-    assert 0 <= offset < array.size
-    return np.array(array.ctypes.data + offset * array.itemsize, np.uintp)
+    return np.array(array.ctypes.data, np.uintp)
