@@ -1,1 +1,1 @@
-"""The GPU engine: CUDA kernels for CuPy, the lists of their launches, and what is captured of these."""
+"""The GPU engine: CUDA kernels for CuPy, their launches as data, and what trains and evaluates with them."""

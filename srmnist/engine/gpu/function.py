@@ -1,7 +1,6 @@
 """The network as one Chainer function: forward and backward of `CNNAE.forward` on a CUDA device.
 
-This is for evaluation, and for whoever writes a training loop of his own. `srmnist.engine.gpu.step` trains
-faster.
+It serves evaluation and training loops that a user writes. `srmnist.engine.gpu.step` trains faster.
 """
 
 from __future__ import annotations

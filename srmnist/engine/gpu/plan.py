@@ -204,7 +204,7 @@ def _normalise(shape: Shape, layer: int, link: Normalisation, train: bool, updat
 
 
 def squared_error(shape: Shape, train: bool = True) -> list[Launch]:
-    """The mean squared error of "y" against "t": "loss"; if `train`, also the bias's gradient. Always "gz"."""
+    """The mean squared error of "y" against "t": "loss" and "gz"; if `train`, also the bias's gradient."""
     return _output(shape, "t", None, "gradient" if train else None, "loss")
 
 
@@ -213,14 +213,12 @@ def sigmoid_gradient(shape: Shape) -> list[Launch]:
     return _output(shape, None, "gy", "gradient", None)
 
 
-def _output(
-    shape: Shape, t: str | None, gy: str | None, gradient: str | None, loss: str | None
-) -> list[Launch]:
+def _output(shape: Shape, t: str | None, gy: str | None, *wanted: str | None) -> list[Launch]:
     blocks, total = min(-(-shape.pixels // _WIDE), _SCALAR_BLOCKS), np.int64(shape.pixels)
     sums = ("bias_sums", "loss_sums")
     return [
         Launch("output_gradient", blocks, _WIDE, ("y", t, gy, "gz", *sums, total)),
-        Launch("sum_scalars", 1, _WIDE, (*sums, np.int32(blocks), gradient, loss, total), BESIDE),
+        Launch("sum_scalars", 1, _WIDE, (*sums, np.int32(blocks), *wanted, total), BESIDE),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,12 +13,13 @@ from chainer.optimizers import adam
 from chainer.types import NdArray
 
 from srmnist.engine.gpu import plan
+from srmnist.engine.gpu.device import Device
 from srmnist.engine.gpu.plan import Launch, Normalisation, Shape
 from srmnist.engine.gpu.vectors import Vectors, updates
 from srmnist.engine.network import normalisations, parameters
 from srmnist.system.errors import first_line
 
-# How the line begins that stands on stderr, once, where launches cannot be captured.
+# How the line on stderr begins where launches cannot be captured.
 NO_CAPTURE = "srmnist: no CUDA graph"
 
 
@@ -170,19 +172,15 @@ class _Bound(NamedTuple):
     loss: NdArray
 
 
-def _captured(device, run: Callable[..., None]) -> Callable[[], None]:
+def _captured(device: Device, run: Callable[..., None]) -> Callable[[], None]:
     """The same launches as one graph, or as they are where that fails."""
     try:
         return device.capture(run)
     except Exception as error:  # whatever CUDA, the driver or CuPy say: there is another way
-        _say_once(f"{NO_CAPTURE} ({first_line(error)}); the kernels are launched one by one, slower\n")
+        _say_once(first_line(error))
         return run
 
 
-_said: set[str] = set()
-
-
-def _say_once(line: str) -> None:
-    if NO_CAPTURE not in _said:
-        _said.add(NO_CAPTURE)
-        sys.stderr.write(line)
+@functools.cache
+def _say_once(reason: str) -> None:
+    sys.stderr.write(f"{NO_CAPTURE} ({reason}); the kernels are launched one by one, slower\n")

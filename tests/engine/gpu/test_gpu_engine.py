@@ -208,8 +208,8 @@ BATCHES = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [3, 1, 5, 9]]
 
 
 @pytest.fixture
-def not_yet_said(monkeypatch):
-    monkeypatch.setattr(step, "_said", set())
+def not_yet_said():
+    step._say_once.cache_clear()
 
 
 def test_a_captured_step_has_the_bits_of_one_that_is_not(device, monkeypatch, not_yet_said, capsys):
