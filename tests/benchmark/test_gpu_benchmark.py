@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import runpy
+import subprocess
 import sys
 
 import numpy as np
@@ -10,7 +13,6 @@ import pytest
 import srmnist
 from conftest import ROOT
 from helpers.gpu_engine import why_no_gpu
-from helpers.users import SCRIPTS, refusal, run
 from srmnist.benchmark import first_card, kernels, measure, variants
 from srmnist.engine.gpu import plan
 from srmnist.training.settings import Settings
@@ -63,28 +65,32 @@ def test_two_runs_that_differ_by_a_bit_are_refused(monkeypatch, same, seeds):
             first_card.twice(Settings())
 
 
-def test_tests_that_fail_or_are_all_skipped_stop_the_check(tmp_path, capsys):
+def test_check_runs_the_tests_that_are_marked_gpu(tmp_path):
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu")
     (tmp_path / "tests").mkdir()
-    test = tmp_path / "tests" / "test_some.py"
-    text = "import pytest\n@pytest.mark.gpu\ndef test_some():\n    {}\ndef test_other():\n    assert False\n"
-    test.write_text(text.format("pass"))
-    assert "1 passed" in first_card.passed(tmp_path / "tests")
-    for deed in ("assert False", "pytest.skip('no')"):
-        test.write_text(text.format(deed))
-        with pytest.raises(srmnist.UserError, match="the tests on the GPU fail"):
-            first_card.passed(tmp_path / "tests")
-    assert "assert False" in capsys.readouterr().err
+    text = "import pytest\n@pytest.mark.gpu\ndef test_one():\n    pass\ndef test_other():\n    assert False\n"
+    (tmp_path / "tests" / "test_some.py").write_text(text)
+    assert "1 passed, 1 deselected" in first_card.passed(tmp_path / "tests")
+
+
+@pytest.mark.parametrize(("status", "last"), [(1, "1 failed, 3 passed in 1.00s"), (0, "4 skipped in 1.00s")])
+def test_tests_that_fail_or_are_all_skipped_stop_the_check(monkeypatch, tmp_path, capsys, status, last):
+    done = subprocess.CompletedProcess([], status, f"much\n{last}\n", "")
+    monkeypatch.setattr(first_card.subprocess, "run", lambda *args, **kwds: done)
+    with pytest.raises(srmnist.UserError, match=re.escape(f"the tests on the GPU fail ({last})")):
+        first_card.passed(tmp_path)
+    assert "much" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["benchmark.py", "--gpu", "0"], ["check_gpu.py"]])
-def test_without_a_gpu_it_is_refused_in_one_line(tmp_path, command):
+def test_without_a_gpu_it_is_refused_and_nothing_is_written(monkeypatch, tmp_path, command):
     if not why_no_gpu():
         pytest.skip("there is a GPU")
-    name, *flags = command
-    command = [sys.executable, str(SCRIPTS / name), *flags, "--json", "gpu.json"]
-    assert "--gpu 0" in refusal(run(command, cwd=tmp_path))
-    assert not (tmp_path / "gpu.json").exists()
+    monkeypatch.setattr(sys, "argv", [*command, "--json", str(tmp_path / "gpu.json")])
+    script = runpy.run_path(str(ROOT / "scripts" / command[0]))
+    with pytest.raises(srmnist.UserError, match=r"^--gpu 0: "):
+        script["main"]()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -96,12 +102,9 @@ def test_without_a_gpu_it_is_refused_in_one_line(tmp_path, command):
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(monkeypatch, capsys, flags, named):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    import benchmark
-
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *flags])
     with pytest.raises(SystemExit):
-        benchmark.parse_args()
+        runpy.run_path(str(ROOT / "scripts" / "benchmark.py"))["main"]()
     assert named in capsys.readouterr().err
 
 
