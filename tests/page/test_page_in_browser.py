@@ -33,6 +33,7 @@ FLAGS = [
     "--headless",
     "--no-first-run",
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # a container may have 64 MB there, and Chromium dies of it
     "--disable-quic",
     "--disable-background-networking",
     "--disable-component-update",
