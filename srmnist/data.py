@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from srmnist.system.errors import UserError
 from srmnist.system.files import FileError, open_regular
@@ -19,8 +20,8 @@ from srmnist.system.files import FileError, open_regular
 _IMAGES_MAGIC = 0x00000803
 _LABELS_MAGIC = 0x00000801
 
-# Images pack to a fifth or a tenth. gzip can pack zeros to a thousandth, and a file that does so on this
-# scale means harm; below 64 MB (80,000 images of MNIST's size) it may be as it likes.
+# gzip makes images 5 to 10 times smaller, and zeros 1,000 times. A file that unpacks to more than 64 MB
+# (80,000 images of MNIST's size) and to more than 100 times its size is made to do harm.
 _UNPACKED_UNASKED = 64 << 20
 _MOST_PACKED = 100
 
@@ -48,15 +49,19 @@ class Dataset(NamedTuple):
 
 
 def load_mnist() -> tuple[np.ndarray, np.ndarray]:
-    """The embedded MNIST, ready for the network.
+    """The embedded MNIST, as images for the network.
 
     Returns
     -------
     train, test : ndarray of float32, shape (60000, 1, 28, 28) and (10000, 1, 28, 28)
-        Intensities in [0, 1]: the values of Chainer's ``datasets.get_mnist(withlabel=False, ndim=3)``.
+        Intensities in [0, 1]: the values of Chainer's ``datasets.get_mnist(withlabel=False, ndim=3)``, and
+        its dtype if CHAINER_DTYPE sets another.
     """
+    import chainer
+
+    dtype = chainer.get_dtype()
     train, test = embedded_mnist()
-    return to_float(train.images), to_float(test.images)
+    return to_float(train.images, dtype), to_float(test.images, dtype)
 
 
 @cache
@@ -94,19 +99,21 @@ def load_dataset(directory: str | Path | None = None) -> Dataset:
     return Dataset(train, test)
 
 
-def to_float(images: np.ndarray) -> np.ndarray:
-    """Grey values as the network takes them.
+def to_float(images: np.ndarray, dtype: DTypeLike = np.float32) -> np.ndarray:
+    """Convert grey values to intensities.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (N, H, W)
+    dtype : dtype, default float32
+        A floating-point type.
 
     Returns
     -------
-    ndarray of float32, shape (N, 1, H, W)
-        Intensities in [0, 1], computed as Chainer's ``get_mnist`` does: times float32(1/255).
+    ndarray of `dtype`, shape (N, 1, H, W)
+        Intensities in [0, 1], computed as Chainer's ``get_mnist`` does: times 1/255 in that type.
     """
-    scaled = images[:, None].astype(np.float32)
+    scaled = images[:, None].astype(dtype)
     scaled *= 1 / 255.0
     return scaled
 
@@ -137,18 +144,19 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
     Parameters
     ----------
     path : Path
-        A file whose name ends in ``.gz`` is decompressed, and never further than its header claims.
+        A file whose name ends in ``.gz`` is decompressed, up to the size that its header claims.
     magic : int
-        The number that the file must begin with; its lowest byte counts the dimensions.
+        The number that the file must begin with. Its lowest byte is the number of dimensions.
 
     Returns
     -------
-    ndarray of uint8, with as many dimensions as the magic number says
+    ndarray of uint8
+        With this number of dimensions.
 
     Raises
     ------
     FileError
-        If the file cannot be read, or is not exactly what its header says.
+        If the file cannot be read, or if its content does not agree with its header.
     """
     ndim = magic & 0xFF
     packed = path.suffix == ".gz"
@@ -179,7 +187,7 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
 
 
 def _read_at_most(file: BinaryIO | gzip.GzipFile, size: int) -> bytearray:
-    """Read up to `size` bytes, without allocating what a false header claims."""
+    """Read up to `size` bytes; memory grows with what is read, as a header may claim too much."""
     body = bytearray()
     while len(body) < size:
         chunk = file.read(min(size - len(body), 1 << 24))

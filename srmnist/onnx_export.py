@@ -1,36 +1,37 @@
-"""Export to ONNX: the trained network for runtimes that know nothing of Chainer."""
+"""Export to ONNX: the trained network for runtimes other than Chainer."""
 
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import chainer
 import numpy as np
 
-from srmnist.data import load_mnist
+from srmnist.data import embedded_mnist, to_float
 from srmnist.degradation import degrade
 from srmnist.model import CNNAE
 from srmnist.restoration import load_model, restore
 from srmnist.system.errors import UserError
-from srmnist.system.files import write_whole
+from srmnist.system.files import write_all
 
-# The newest opset in which any of the four operators changed (Conv; BatchNormalization did in 15), and the
-# file format of its day: runtimes refuse what is newer than they are.
-OPSET, _IR_VERSION = 22, 10
+# Runtimes refuse opsets and file formats (IR) that are newer than they are. Opset 15 is the last that changed
+# one of the four operators (BatchNormalization) for float32; IR 8 is the format that came with it.
+OPSET, _IR_VERSION = 15, 8
 
 _IMAGES = 256
 _TOLERANCE = 1e-5
 
 
 def export(model_file: Path, onnx_file: Path) -> float:
-    """Write trained weights as an ONNX model, once it restores test images as Chainer does.
+    """Write trained weights as an ONNX model, if it restores test images as Chainer does.
 
     Parameters
     ----------
     model_file : Path
         Weights of `CNNAE`, Chainer's npz.
     onnx_file : Path
-        The file to write. Its model takes ``degraded`` and gives ``restored``, both float32
-        (batch, 1, height, width) with all three of any size.
+        The file to write; its directory is made if it does not exist. The input of its model is ``degraded``
+        and its output ``restored``, both float32 (batch, 1, height, width), of any batch, height and width.
 
     Returns
     -------
@@ -40,24 +41,25 @@ def export(model_file: Path, onnx_file: Path) -> float:
     Raises
     ------
     UserError
-        If onnx or onnxruntime is not installed, a file is not usable, or the outputs differ by more
-        than 1e-5; nothing has then been written.
+        If onnx or onnxruntime is not installed, if a file is not usable, or if the outputs differ by more
+        than 1e-5. Nothing has then been written.
     """
     onnx = _import("onnx")
-    model = load_model(model_file)
+    with chainer.using_config("dtype", np.float32):  # the exported model's, whatever CHAINER_DTYPE is
+        model = load_model(model_file)
     content = build(model, onnx).SerializeToString()
     difference = _difference(model, content)
     if not difference <= _TOLERANCE:
         raise UserError(
-            f"{onnx_file}: not written: onnxruntime's output is {difference:.1e} off Chainer's, "
+            f"{onnx_file}: not written: onnxruntime's output differs from Chainer's by {difference:.1e}, "
             f"more than {_TOLERANCE:.0e}"
         )
-    write_whole(onnx_file, lambda file: file.write(content))
+    write_all(onnx_file.parent, {onnx_file.name: content}, inputs=[model_file])
     return difference
 
 
 def build(model: CNNAE, onnx: ModuleType) -> Any:
-    """The network as an ``onnx.ModelProto`` of eleven nodes, its weights under the article's names."""
+    """The network as an ``onnx.ModelProto`` of eleven nodes. The weights have the article's names."""
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     tensors: list[Any] = []
     nodes: list[Any] = []
@@ -103,9 +105,9 @@ def build(model: CNNAE, onnx: ModuleType) -> Any:
 
 
 def _difference(model: CNNAE, content: bytes) -> float:
-    """Largest difference between what onnxruntime and Chainer make of MNIST's first test images."""
+    """Largest difference between the outputs of onnxruntime and Chainer for MNIST's first test images."""
     session = _import("onnxruntime").InferenceSession(content, providers=["CPUExecutionProvider"])
-    degraded = degrade(load_mnist()[1][:_IMAGES])
+    degraded = degrade(to_float(embedded_mnist().test.images[:_IMAGES]))
     (restored,) = session.run(["restored"], {"degraded": degraded})
     return float(np.abs(restored - restore(degraded, model)).max())
 

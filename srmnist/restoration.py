@@ -5,7 +5,7 @@ from pathlib import Path
 import chainer
 from chainer import backend
 
-from srmnist.degradation import Array
+from srmnist.degradation import Array, is_float
 from srmnist.model import CNNAE
 from srmnist.system.device import device_errors, device_number, select_device
 from srmnist.system.errors import UserError
@@ -36,10 +36,11 @@ def restore(images: Array, model: CNNAE, batchsize: int = 256) -> Array:
     UserError
         If the model's GPU is out of memory, or fails.
     """
-    if images.ndim != 4 or images.shape[1] != 1 or images.dtype != "float32":
+    if images.ndim != 4 or images.shape[1] != 1 or not is_float(images):
         raise ValueError(f"images must be float32 (N, 1, H, W), not {images.dtype} {images.shape}")
     device = backend.get_device_from_array(images)
     restored = device.xp.empty_like(images)
+    dtype = model.conv1.W.dtype  # CHAINER_DTYPE, when the model was made
     with (
         chainer.using_config("train", False),
         chainer.no_backprop_mode(),
@@ -47,7 +48,7 @@ def restore(images: Array, model: CNNAE, batchsize: int = 256) -> Array:
     ):
         for start in range(0, len(images), batchsize):
             batch = slice(start, start + batchsize)
-            h = model.forward(model.device.send(images[batch]))
+            h = model.forward(model.device.send(images[batch].astype(dtype, copy=False)))
             restored[batch] = device.send(h.array)
     return restored
 

@@ -52,7 +52,8 @@ def load_weights(path: str | Path, model: Link) -> Link:
     Parameters
     ----------
     path : path
-        Chainer's npz, as `scripts/train.py` or the article's author's script writes it.
+        Chainer's npz, as `scripts/train.py` or the article's author's script writes it. Weights of another
+        floating-point type (CHAINER_DTYPE) are converted, as Chainer does.
     model : Link
         For example ``CNNAE()``; its own weights are replaced.
 
@@ -68,7 +69,7 @@ def load_weights(path: str | Path, model: Link) -> Link:
     """
     path = Path(path)
     try:
-        arrays = read_npz(path, chainer.serializers.npz.serialize(model))
+        arrays = read_npz(path, chainer.serializers.npz.serialize(model), any_width=True)
     except FileError as error:
         if holds(path, "updater/iteration"):
             raise FileError(f"{path}: is a snapshot, not weights; take the model.npz of that run") from error

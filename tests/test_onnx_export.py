@@ -51,7 +51,7 @@ def test_model_that_restores_otherwise_is_not_written(weights, tmp_path, monkeyp
         return proto
 
     monkeypatch.setattr(onnx_export, "build", wrong)
-    with pytest.raises(UserError, match="off Chainer's"):
+    with pytest.raises(UserError, match="differs from Chainer's"):
         onnx_export.export(weights, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
 

@@ -26,7 +26,9 @@ _HEADER = re.compile(
 )
 
 
-def read_npz(path: Path, expected: Mapping[str, np.ndarray], others: bool = False) -> dict[str, np.ndarray]:
+def read_npz(
+    path: Path, expected: Mapping[str, np.ndarray], others: bool = False, any_width: bool = False
+) -> dict[str, np.ndarray]:
     """Read an archive that must hold certain arrays and nothing else.
 
     Nothing is unpickled, and no more is decompressed or allocated than the expected arrays take.
@@ -39,6 +41,8 @@ def read_npz(path: Path, expected: Mapping[str, np.ndarray], others: bool = Fals
         because platforms differ in it, and a text another length.
     others : bool, default False
         Whether the archive may hold other arrays, which then are not read.
+    any_width : bool, default False
+        Whether floating-point arrays may have another width than expected, up to 64 bits.
 
     Returns
     -------
@@ -53,7 +57,9 @@ def read_npz(path: Path, expected: Mapping[str, np.ndarray], others: bool = Fals
     with _opened(path) as archive:
         members = _members(archive)
         _check_names(members, expected, others)
-        return {name: _read(archive, members[name], name, array) for name, array in expected.items()}
+        return {
+            name: _read(archive, members[name], name, array, any_width) for name, array in expected.items()
+        }
 
 
 def holds(path: Path, name: str) -> bool:
@@ -99,11 +105,15 @@ def _check_names(
             raise _UnfitError(f"holds {name[:80]!r}, which does not belong there")
 
 
-def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, expected: np.ndarray) -> np.ndarray:
+def _read(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, expected: np.ndarray, any_width: bool
+) -> np.ndarray:
     text = expected.dtype.kind == "U"
+    any_width = any_width and expected.dtype.kind == "f"
+    nbytes = 8 * expected.size if any_width else expected.nbytes
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise _UnfitError(f"{name} is compressed in an unknown way")
-    if member.file_size > (_LARGEST_TEXT if text else expected.nbytes) + _HEADER_ROOM:
+    if member.file_size > (_LARGEST_TEXT if text else nbytes) + _HEADER_ROOM:
         raise _UnfitError(f"{name} claims {member.file_size:,} bytes, too many for {_describe(expected)}")
     with archive.open(member) as file:
         data = file.read(member.file_size)  # no further than checked; at its end zipfile compares the CRC
@@ -114,8 +124,9 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, expected
     shape = tuple(int(length) for length in re.findall(rb"\d+", header[3]))
     if shape != expected.shape:
         raise _UnfitError(f"{name} has shape {shape}, not {expected.shape}")
-    if dtype != expected.dtype and (expected.shape or dtype.kind != expected.dtype.kind):
-        raise _UnfitError(f"{name} is {dtype.name}, not {expected.dtype.name}")
+    if dtype != expected.dtype and (dtype.kind != expected.dtype.kind or (expected.shape and not any_width)):
+        advice = "; look at CHAINER_DTYPE" if dtype.kind == expected.dtype.kind == "f" else ""
+        raise _UnfitError(f"{name} is {dtype.name}, not {expected.dtype.name}{advice}")
     if len(data) - header.end() != dtype.itemsize * math.prod(shape):
         raise _UnfitError(f"{name} is truncated")
     order: Literal["F", "C"] = "F" if header[2] == b"True" else "C"

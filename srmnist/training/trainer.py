@@ -62,7 +62,7 @@ class Pairs(TupleDataset):
 
 def make_pairs(images: np.ndarray, size: int) -> Pairs:
     """Pairs (degraded, original), from images as they are stored: uint8, shape (N, H, W)."""
-    originals = to_float(images)
+    originals = to_float(images, chainer.get_dtype())
     return Pairs(degrade(originals, size), originals)
 
 
@@ -91,8 +91,8 @@ def build_trainer(
         The processes that train together.
     """
     optimizer = job.optimizer(make_optimizer(settings.recipe, model))
-    on_gpu = isinstance(model.device, chainer.backend.GpuDevice)
-    build = _resident_updater if on_gpu else _standard_updater
+    resident = isinstance(model.device, chainer.backend.GpuDevice) and chainer.get_dtype() == np.float32
+    build = _resident_updater if resident else _standard_updater
     updater, evaluator = build(optimizer, train, test, settings, job)
 
     # Chainer makes this directory if it does not exist; the current directory exists.
