@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,13 @@ from srmnist.training.trainer import initial_model
 
 pytest_plugins = ["helpers.gpu_engine"]
 ROOT = Path(__file__).parents[1]
+
+with suppress(ImportError):  # the tests that need hypothesis are skipped without it
+    from hypothesis import settings
+
+    # Every run tries the same examples; `pytest --hypothesis-profile default` draws others.
+    settings.register_profile("same examples", derandomize=True)
+    settings.load_profile("same examples")
 
 # Many tests start a process. Where Python is told to keep no compiled modules, each would compile Chainer and
 # matplotlib again, for several seconds.

@@ -29,7 +29,7 @@ class Inputs(NamedTuple):
     """The inputs of an engine's function, or what belongs to each: an array, a variable, a gradient."""
 
     x: Any
-    layers: tuple[Layer, Layer, Layer]
+    layers: tuple[Layer, ...]
     w4: Any
     bias: Any
 

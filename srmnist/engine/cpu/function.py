@@ -95,7 +95,8 @@ class Restore(function_node.FunctionNode):
             return differentiable_gradients(self._links, self._train, inputs, indexes, grad_outputs)
         own = Inputs.of([variable.array for variable in inputs])
         y = self.get_retained_outputs()[0].array
-        gradients = self._gradients(own, y, grad_outputs[0].array, 0 in indexes).flat()
+        gy = np.asarray(grad_outputs[0].array)
+        gradients = self._gradients(own, y, gy, 0 in indexes).flat()
         return tuple(chainer.Variable(np.ascontiguousarray(gradients[i])) for i in indexes)
 
     def _gradients(self, own: Inputs, y: np.ndarray, gy: np.ndarray, of_images: bool) -> Inputs:
@@ -110,32 +111,33 @@ class Restore(function_node.FunctionNode):
         for_each_slice(passes.backward_last, (gz, a[2], sums), (flipped, n3), dw4)
         third = self._normalisation_gradient(2, sums)
 
-        sums, constants = _sums(a[1], 2), (flipped, third.norm, self._transposed[2], n2)
-        for_each_slice(passes.backward_third, (gz, a[2], a[1], g[1], sums), constants, du[1])
+        sums = _sums(a[1], 2)
+        fixed = [flipped, third.norm, self._transposed[2], n2]
+        for_each_slice(passes.backward_third, (gz, a[2], a[1], g[1], sums), fixed, du[1])
         second = self._normalisation_gradient(1, sums)
 
-        sums, constants = _sums(a[0], 2), (second.norm, self._transposed[1], n1)
-        for_each_slice(passes.backward_second, (g[1], a[1], a[0], g[0], sums), constants, du[0])
+        sums = _sums(a[0], 2)
+        fixed = [second.norm, self._transposed[1], n1]
+        for_each_slice(passes.backward_second, (g[1], a[1], a[0], g[0], sums), fixed, du[0])
         first = self._normalisation_gradient(0, sums)
 
         dw1 = np.empty((slices, 9, C1), np.float32)
         for_each_slice(passes.backward_first, (x, g[0], a[0]), (first.norm,), dw1)
-        gx = None
-        if of_images:
-            gx = np.empty(x.shape, np.float32)
-            constants = (first.norm, layouts.flipped_taps(own.layers[0].w))
-            for_each_slice(passes.input_gradient, (g[0], a[0], gx), constants)
-            gx = gx.reshape(own.x.shape)
-        weights = (
-            dw1.sum(axis=0).T.reshape(C1, 1, 3, 3),
-            layouts.weight_gradient(du[0], C1, C2),
-            layouts.weight_gradient(du[1], C2, C3),
+        layers = (
+            Layer(dw1.sum(axis=0).T.reshape(C1, 1, 3, 3), first.gamma, first.beta),
+            Layer(layouts.weight_gradient(du[0], C1, C2), second.gamma, second.beta),
+            Layer(layouts.weight_gradient(du[1], C2, C3), third.gamma, third.beta),
         )
-        layers = tuple(
-            Layer(w, gradient.gamma, gradient.beta)
-            for w, gradient in zip(weights, (first, second, third), strict=True)
-        )
-        return Inputs(gx, layers, dw4.sum(axis=0)[::-1].T.reshape(1, C3, 3, 3), gz.sum().reshape(1))
+        w4, bias = dw4.sum(axis=0)[::-1].T.reshape(1, C3, 3, 3), gz.sum().reshape(1)
+        return Inputs(self._image_gradient(own, first) if of_images else None, layers, w4, bias)
+
+    def _image_gradient(self, own: Inputs, first: Gradient) -> np.ndarray:
+        """The gradient of x, from that of the first layer's normalisation."""
+        gx = np.empty(own.x[:, 0].shape, np.float32)
+        images = (self._batch.gradients[0], self._batch.activations[0], gx)
+        fixed = (first.norm, layouts.flipped_taps(own.layers[0].w))
+        for_each_slice(passes.input_gradient, images, fixed)
+        return gx.reshape(own.x.shape)
 
     def _normalisation_gradient(self, i: int, sums: np.ndarray) -> Gradient:
         _, height, width, _ = self._batch.activations[i].shape
@@ -162,7 +164,7 @@ class _Batch(NamedTuple):
     @classmethod
     def of(cls, shape: tuple[int, int, int]) -> _Batch:
         slices = summed_slices(shape[0])
-        shapes = [(*shape, channels) for channels in (C1, C2, C3, C1, C2)]
+        shapes: list[tuple[int, ...]] = [(*shape, channels) for channels in (C1, C2, C3, C1, C2)]
         shapes += [(slices, POSITIONS, C1 * C2), (slices, POSITIONS, C2 * C3)]
         arrays = _batches.arrays(shapes)
         return cls(arrays[:3], arrays[3:5], arrays[5:])

@@ -38,7 +38,9 @@ def test_without_numba_plain_chainer_computes_and_says_so_once(monkeypatch, caps
 
 
 PLAIN = """
-import numpy, srmnist
+import sys, numpy, srmnist
+srmnist.CNNAE
+assert "numba" not in sys.modules, "imported before it is needed"
 model = srmnist.CNNAE()
 for _ in range(2):
     y = model.forward(numpy.zeros((1, 1, 4, 4), "f"))
