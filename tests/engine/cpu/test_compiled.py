@@ -51,15 +51,16 @@ def terminal_as_stderr(monkeypatch):
     """Make stderr a terminal; the value is a function that returns what the terminal has shown since."""
     pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
     master, slave = pty.openpty()
-    os.set_blocking(master, False)
-
-    def shown():
-        try:
-            return os.read(master, 10_000).decode().replace("\r\n", "\n")
-        except BlockingIOError:
-            return ""
-
     with os.fdopen(slave, "w") as stream, monkeypatch.context() as patch:
+
+        def shown():
+            stream.write("end\n")  # what was written before has then come through the terminal
+            stream.flush()
+            text = ""
+            while not text.endswith("end\n"):
+                text += os.read(master, 1000).decode().replace("\r\n", "\n")
+            return text.removesuffix("end\n")
+
         patch.setattr(sys, "stderr", stream)
         yield shown
     os.close(master)
