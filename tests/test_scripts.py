@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 import srmnist
+from helpers.forks import run_forked
+from helpers.users import SCRIPTS, refusal, run, tree
 from srmnist.soak.small_runs import small_data
 from test_model import PARAMETERS, STATISTICS
 
@@ -75,13 +78,6 @@ def test_the_same_command_writes_the_same_file(script, tmp_path):
         assert done.returncode == 0, done.stderr
     first, second = ((tmp_path / name / "model.npz").read_bytes() for name in ("1", "2"))
     assert first == second
-
-
-def test_training_draws_the_losses(trained):
-    directory, _ = trained
-    image = read_png(directory / "results" / "loss.png")
-    assert min(image.shape[:2]) > 300
-    assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 10  # curves and a legend, not a blank
 
 
 def test_every_file_is_named_on_the_last_line(shown):
@@ -219,14 +215,19 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("command", "blamed"), BAD.values(), ids=BAD)
-def test_bad_input_gets_one_line_and_leaves_nothing(script, home, small_mnist, command, blamed):
-    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+# These run as processes of their own; the others as forks of this one.
+REAL = {"unknown flag", "data cut short", "weights of another shape"}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line_and_leaves_nothing(home, small_mnist, case):
+    command, blamed = BAD[case]
+    before = tree(home)
     name, *args = command.split()
-    done = script(name, *(str(small_mnist) if arg == "MNIST" else arg for arg in args), cwd=home)
-    assert done.returncode == 2
+    run_it = run if case in REAL or not hasattr(os, "fork") else run_forked
+    args = [str(small_mnist) if arg == "MNIST" else arg for arg in args]
+    done = run_it([sys.executable, str(SCRIPTS / name), *args], cwd=home)
+    assert blamed in refusal(done)
     assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert blamed in line
-    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+    assert tree(home) == before
     assert not (home / "new").exists()

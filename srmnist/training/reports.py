@@ -175,7 +175,7 @@ class Follow(training.Extension):
             epoch=updater.epoch_detail,
             is_new_epoch=updater.is_new_epoch,
             model=updater.get_optimizer("main").target,
-            log=trainer.get_extension("LogReport").log,
+            log=list(trainer.get_extension("LogReport").log),
         )
         self._follow(progress)
 

@@ -1,4 +1,4 @@
-"""Several processes under mpiexec, as the tests start them: also as root, on two cores, in a container."""
+"""Jobs of several processes under mpiexec, also as root, with fewer cores than processes, in a container."""
 
 import importlib.util
 import os
@@ -23,9 +23,10 @@ ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "OMPI_MCA_mpi_yield_when_idle": "1",  # a rank that waits leaves its core to the others
 }
-# What Open MPI itself says of a job that has failed stands between two rules; now and then it complains, too,
-# that it could not reach a process that it has just ended.
+# Open MPI's own message about a failed job is between two rules. Sometimes it also reports that it could not
+# reach a process that it has just ended.
 _BANNER = re.compile(r"^-{60,}\n.*?^-{60,}\n|^\[[^]\n]+:\d+\] PMIX ERROR: [^\n]*\n", re.DOTALL | re.MULTILINE)
 
 
