@@ -27,7 +27,7 @@ def exercise(device: Device, shape: tuple[int, int, int]) -> list[float]:
     images = np.random.default_rng(0).random((2, batch, 1, height, width), np.float32)
     model = srmnist.CNNAE()
     if device.xp is not np:
-        model.to_device(chainer.get_device((device.xp, 0)))
+        model.to_device("@cupy:0")
     vectors = Vectors(device, chainer.optimizers.Adam().setup(model))
     data = [device.xp.asarray(half) for half in images]
     step = training_step(vectors, *data, captured=False)
