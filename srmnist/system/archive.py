@@ -124,6 +124,7 @@ def _read(
     shape = tuple(int(length) for length in re.findall(rb"\d+", header[3]))
     if shape != expected.shape:
         raise _UnfitError(f"{name} has shape {shape}, not {expected.shape}")
+    any_width = any_width and dtype.itemsize <= 8
     if dtype != expected.dtype and (dtype.kind != expected.dtype.kind or (expected.shape and not any_width)):
         advice = "; look at CHAINER_DTYPE" if dtype.kind == expected.dtype.kind == "f" else ""
         raise _UnfitError(f"{name} is {dtype.name}, not {expected.dtype.name}{advice}")
