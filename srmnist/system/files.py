@@ -35,7 +35,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises
     ------
     UserError
-        If there is no room or no permission; `path` is then what it was.
+        If there is no room or no permission, or if `path` is a directory, a pipe or a device. `path` is then
+        what it was.
     """
     try:
         _replace(Path(os.path.realpath(path)), write)
@@ -44,6 +45,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    if path.exists() and not path.is_file():  # root could replace /dev/null
+        raise OSError("it is not a file")
     # No longer than any name may be, however long the name of `path` is.
     temporary = path.with_name(f".part-{os.getpid()}-{secrets.token_hex(4)}")
     try:

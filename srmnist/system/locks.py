@@ -50,7 +50,7 @@ def open_locked(path: Path) -> tuple[int, bool]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         try:
             locked = _try_lock(descriptor)
-            # The last holder may have removed the file in between; a lock on that would keep nobody out.
+            # The last holder may have removed the file in between; another process would make a new one.
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor, locked
         except OSError:

@@ -45,6 +45,17 @@ def test_name_may_be_as_long_as_the_file_system_allows(tmp_path, length):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    """Not a device either: a root user's ``--out /dev/null`` must leave it there."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    for name in ("pipe", "directory"):
+        with pytest.raises(srmnist.UserError, match=f"{name}: cannot be written: it is not a file"):
+            write_whole(tmp_path / name, text(b"content"))
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "directory"}
+
+
 def failing_fsync(monkeypatch, number: int) -> list[int]:
     """Let directories answer fsync as some file systems do."""
     calls = []
