@@ -44,20 +44,11 @@ _SCALAR_BLOCKS = 128  # at most, of a kernel that walks over all pixels
 _SUMMED = 16  # weights whose partial sums a block of sum_partials adds up
 
 # The source of the kernels begins with these.
-CONSTANTS = {
-    **{f"C{i}": channels for i, channels in enumerate(CHANNELS, 1)},
-    **dict(zip(("W1", "W2", "W3", "W4", "BIAS"), (*OFFSETS[::3], OFFSETS[-1]), strict=True)),
-    **_PACKED,
-    **{name: i for names in (_NORM, COEFFICIENTS) for i, name in enumerate(names)},
-    "PARAMETERS": COUNT,
-    "TILE_H": _TILE_H,
-    "TILE_W": _TILE_W,
-    "THREADS": _THREADS,
-    "WIDE": _WIDE,
-    "ROWS2": _ROWS[2],
-    "ROWS3": _ROWS[3],
-    "SUMMED": _SUMMED,
-}
+CONSTANTS = {f"C{i}": channels for i, channels in enumerate(CHANNELS, 1)} | _PACKED
+CONSTANTS |= dict(zip(("W1", "W2", "W3", "W4", "BIAS"), (*OFFSETS[::3], OFFSETS[-1]), strict=True))
+CONSTANTS |= {name: i for names in (_NORM, COEFFICIENTS) for i, name in enumerate(names)}
+CONSTANTS |= {"PARAMETERS": COUNT, "TILE_H": _TILE_H, "TILE_W": _TILE_W, "THREADS": _THREADS, "WIDE": _WIDE}
+CONSTANTS |= {"ROWS2": _ROWS[2], "ROWS3": _ROWS[3], "SUMMED": _SUMMED}
 
 # Where a launch goes: on from the one before; beside those that follow; or on, once nothing is left beside.
 CHAIN, BESIDE, JOINED = range(3)
@@ -114,11 +105,8 @@ def buffers(shape: Shape) -> dict[str, tuple[int, type]]:
     for layer in (1, 2, 3, 4):
         floats[f"partials{layer}"] = shape.tiles(_ROWS.get(layer, _TILE_H)) * SIZES[3 * layer - 3]
     doubles = {"sums": tiles * 2 * CHANNELS[2], "bias_sums": _SCALAR_BLOCKS, "loss_sums": _SCALAR_BLOCKS}
-    return {
-        **{name: (size, np.float32) for name, size in floats.items()},
-        **{name: (size, np.float64) for name, size in doubles.items()},
-        "indices": (shape.batch, np.int32),
-    }
+    kinds = ((floats, np.float32), (doubles, np.float64), ({"indices": shape.batch}, np.int32))
+    return {name: (size, dtype) for sizes, dtype in kinds for name, size in sizes.items()}
 
 
 def split(vector: NdArray) -> list[NdArray]:
