@@ -36,7 +36,7 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
 
 @pytest.fixture(params=["accelerated", "plain"])
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run a test twice: with whatever engine stands behind the seam, and with Chainer's own functions."""
+    """Run a test twice: with the engine that applies, and with Chainer's own functions."""
     with chainer.using_config("plain", request.param == "plain"):
         yield request.param
 

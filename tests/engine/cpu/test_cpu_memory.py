@@ -43,47 +43,46 @@ def test_arrays_of_one_block_do_not_overlap_and_begin_on_cache_lines():
     assert all(address(array) % 64 == 0 for array in arrays)
 
 
-class DyingLoans(deque):
-    """A pool's free blocks. Before each look at them, another thread's small loan dies."""
+class Interposed(deque):
+    """A pool's free blocks; another thread's loan dies just before look number `moment` at them."""
 
-    def __init__(self, loans):
-        super().__init__()
-        self.loans = loans
+    def __init__(self, blocks, loan, moment):
+        super().__init__(blocks)
+        self.loans, self.moment = [loan], moment
 
-    def _die(self):
-        if self.loans:
+    def _look(self):
+        self.moment -= 1
+        if self.moment < 0 and self.loans:
             thread = threading.Thread(target=self.loans.pop)
             thread.start()
             thread.join()
 
     def __len__(self):
-        self._die()
+        self._look()
         return super().__len__()
 
     def __bool__(self):
-        return len(self) > 0
+        self._look()
+        return super().__len__() > 0
 
     def __getitem__(self, i):
-        self._die()
+        self._look()
         return super().__getitem__(i)
 
     def pop(self):
-        self._die()
+        self._look()
         return super().pop()
 
 
-def test_a_loan_that_dies_while_another_thread_takes_a_block_does_not_shorten_it():
-    loans = []
+@pytest.mark.parametrize("moment", range(6))
+def test_a_loan_that_dies_while_another_thread_takes_a_block_does_not_shorten_it(moment):
     pool = memory.Pool(keep=9)
-    pool._free = DyingLoans(loans)
-    large = pool.take(1000)
-    loans += [pool.take(10) for _ in range(4)]
+    pool._free = free = Interposed([], None, 99)
+    large, small = pool.take(1000), pool.take(10)
     del large
-    while loans:
-        taken = pool.take(1000)
-        assert len(taken) == 1000
-        block = taken.base._block if isinstance(taken.base, memory._Loan) else taken.base.base._block
-        assert len(block) >= 1000
+    free.loans, free.moment = [small], moment
+    del small
+    assert len(pool.take(1000)) == 1000
 
 
 def test_every_thread_has_scratch_memory_of_its_own_and_keeps_it():

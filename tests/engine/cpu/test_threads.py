@@ -193,7 +193,7 @@ def test_a_child_forked_while_another_thread_is_in_the_engine_computes(monkeypat
 
     def work():
         np.testing.assert_array_equal(model.forward(x).array, expected)
-        test_every_call_is_made_exactly_once()
+        test_calls_run_side_by_side_in_as_many_threads_as_are_set()
 
     with another_thread_in_the_engine(monkeypatch):
         assert exit_status_of_child(work) == 0
