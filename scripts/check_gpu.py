@@ -17,10 +17,14 @@ def main() -> None:
 
 def parse_args():
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("-g", "--gpu", type=int, default=0, help="CUDA device (default: 0)")
+    device = "CUDA device (default: 0)"
+    parser.add_argument("-g", "--gpu", type=int, nargs="?", const=0, default=0, metavar="NUMBER", help=device)
     written = "write the figures there (default: results/gpu.json)"
     parser.add_argument("--json", type=Path, metavar="FILE", default=Path("results/gpu.json"), help=written)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.gpu < 0:
+        parser.error(f"argument --gpu: {args.gpu} is no GPU; they are numbered from 0")
+    return args
 
 
 if __name__ == "__main__":

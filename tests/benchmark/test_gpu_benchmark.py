@@ -94,17 +94,18 @@ def test_without_a_gpu_it_is_refused_and_nothing_is_written(monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("flags", "named"),
+    ("command", "named"),
     [
-        (["--gpu", "0", "--plot", "figure.png"], "--plot"),
-        (["--gpu", "0", "--mpi"], "--mpi"),
-        (["--kernels"], "--gpu"),
+        ("benchmark.py --gpu 0 --plot figure.png", "--plot"),
+        ("benchmark.py --gpu 0 --mpi", "--mpi"),
+        ("benchmark.py --kernels", "--gpu"),
+        ("check_gpu.py --gpu -1", "--gpu"),
     ],
 )
-def test_flags_that_do_not_go_together_are_refused(monkeypatch, capsys, flags, named):
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *flags])
+def test_flags_that_do_not_go_together_are_refused(monkeypatch, capsys, command, named):
+    monkeypatch.setattr(sys, "argv", command.split())
     with pytest.raises(SystemExit):
-        runpy.run_path(str(ROOT / "scripts" / "benchmark.py"))["main"]()
+        runpy.run_path(str(ROOT / "scripts" / sys.argv[0]))["main"]()
     assert named in capsys.readouterr().err
 
 
