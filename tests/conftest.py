@@ -14,7 +14,7 @@ import pytest
 
 import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
-from helpers import runs, users
+from helpers import forks, runs, users
 from srmnist.soak.small_runs import small_data
 from srmnist.training.trainer import initial_model
 
@@ -99,9 +99,18 @@ def run_python(*args: str | Path, cwd: Path | None = None, **kwds) -> subprocess
 
 @pytest.fixture(scope="session")
 def script() -> Callable[..., subprocess.CompletedProcess]:
-    """Run one of the scripts: ``script("train.py", "--epoch", 1, cwd=...)``."""
+    """Run one of the scripts: ``script("train.py", "--epoch", 1, cwd=...)``.
+
+    It runs in a fork of this process, which has imported what takes seconds; with keywords of
+    `subprocess.run`, or where there is no fork, in a fresh process.
+    """
 
     def run(name: str, *args: str | int | Path, cwd: Path, **kwds) -> subprocess.CompletedProcess:
-        return run_python(ROOT / "scripts" / name, *map(str, args), cwd=cwd, **kwds)
+        command = [sys.executable, str(users.SCRIPTS / name), *map(str, args)]
+        if kwds or not hasattr(os, "fork"):
+            return users.run(command, cwd=cwd, **kwds)
+        done = forks.run_forked(command, cwd=cwd)
+        done.stderr = users.complaints(done.stderr)
+        return done
 
     return run

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-import srmnist
+import srmnist  # first: it makes Chainer import  # isort: skip
+import chainer
 from helpers.forks import run_forked
 from helpers.users import SCRIPTS, refusal, run, tree
 from srmnist.soak.small_runs import small_data
@@ -137,9 +138,11 @@ def test_trained_weights_are_evaluated_exported_and_compared(script, small_mnist
     for name in ("metrics", "hardest", "sizes"):
         assert min(read_png(directory / "results" / f"{name}.png").shape[:2]) > 300
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    exported = script("export_onnx.py", cwd=directory)
-    assert (exported.returncode, exported.stderr) == (0, "")
-    assert exported.stdout.splitlines()[-1] == "written: results/model.onnx"
+    for flags, written in (((), "results/model.onnx"), (("-o", "new/m.onnx"), "new/m.onnx")):
+        exported = script("export_onnx.py", *flags, cwd=directory)
+        assert (exported.returncode, exported.stderr) == (0, "")
+        assert exported.stdout.splitlines()[-1] == f"written: {written}"
+        assert (directory / written).is_file()
 
 
 def test_help_names_every_flag(script, tmp_path):
@@ -163,10 +166,14 @@ def home(tmp_path, small_mnist) -> Path:
     (tmp_path / "noise.npz").write_bytes(b"no archive")
     np.savez(tmp_path / "others.npz", **{"conv1/W": np.zeros((16, 1, 3, 3), np.float32)})
     model = srmnist.CNNAE()
-    state = srmnist.weights.chainer.serializers.npz.serialize(model)
+    state = chainer.serializers.npz.serialize(model)
     np.savez(tmp_path / "wide.npz", **{**state, "conv1/W": np.zeros((16, 1, 5, 5), np.float32)})
     np.savez(tmp_path / "good.npz", **state)
     assert cv2.imwrite(str(tmp_path / "seven.png"), srmnist.load_dataset().test.images[0])
+    row = {"psnr_mean": 20, "readability": 0.9}
+    metrics = {"data": "a", "size": 10, "rows": dict.fromkeys(("degraded", "restored", "original"), row)}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "link.json").symlink_to("metrics.json")
     (tmp_path / "empty").mkdir()
     (tmp_path / "short").mkdir()
     for name in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte"):
@@ -208,7 +215,15 @@ BAD = {
     "image restored with no weights": ("restore.py seven.png --out new", "results/model.npz"),
     "size to shrink to above 28": ("restore.py seven.png --model good.npz --size 29", "--size 29"),
     "export of no weights": ("export_onnx.py --model absent.npz", "absent.npz"),
-    "export into no directory": ("export_onnx.py --model good.npz --out new/model.onnx", "new/model.onnx"),
+    "export into a file": ("export_onnx.py --model good.npz --out file/model.onnx", "file"),
+    "export over its weights": (
+        "export_onnx.py --model good.npz --out good.npz",
+        "good.npz: this file is an",
+    ),
+    "figure over its numbers": (
+        "plot_sizes.py metrics.json --out link.json",
+        "link.json: this file is an input",
+    ),
     "absent report": ("plot_sizes.py absent.json --out new/sizes.png", "absent.json"),
     "report that is none": ("plot_sizes.py file --out new/sizes.png", "file"),
     "negative seed of figures": ("show_results.py --model good.npz --seed -1 --out new", "--seed"),

@@ -11,7 +11,9 @@ import srmnist  # first: it makes Chainer import  # isort: skip
 from srmnist.evaluation.evaluate import evaluate
 from srmnist.evaluation.metrics_file import load_metrics
 from srmnist.system.files import FileError
-from srmnist.figures import draw_psnr, draw_sizes
+from srmnist.figures import draw_psnr, draw_sizes, png
+from srmnist.training.trainer import initial_model
+from srmnist.weights import save
 
 from conftest import decode, write_idx
 
@@ -25,13 +27,21 @@ def strict_json(path: Path):
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
-@pytest.fixture
-def measured(weights, small_mnist, tmp_path):
-    """An evaluation of MNIST's first 64 test images: its table and its report."""
-    table = io.StringIO()
-    files = evaluate(weights, tmp_path, str(small_mnist), terminal=table)
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """File of a model's weights before any training."""
+    file = tmp_path_factory.mktemp("weights") / "model.npz"
+    save(file, initial_model(0))
+    return file
+
+
+@pytest.fixture(scope="module")
+def measured(weights, small_mnist, tmp_path_factory):
+    """An evaluation of MNIST's first 64 test images: its table, its ``metrics.json`` and its directory."""
+    table, out = io.StringIO(), tmp_path_factory.mktemp("measured")
+    files = evaluate(weights, out, str(small_mnist), terminal=table)
     assert [file.name for file in files] == ["metrics.json", "metrics.png", "hardest.png"]
-    return table.getvalue(), strict_json(tmp_path / "metrics.json"), tmp_path
+    return table.getvalue(), strict_json(out / "metrics.json"), out
 
 
 def test_report_holds_the_measures_by_their_definition(measured, weights, mnist):
@@ -78,9 +88,25 @@ def test_table_is_the_report_and_fits_a_terminal(measured):
     assert [line.split()[0] for line in lines[9:]] == [str(digit) for digit in range(10)]
 
 
-def test_hardest_are_twelve_in_three_rows(measured):
-    height, width, _ = decode((measured[2] / "hardest.png").read_bytes()).shape
-    assert 3.5 < width / height < 4.5
+def test_hardest_shows_the_twelve_images_restored_worst(measured, weights):
+    originals = srmnist.load_mnist()[1][:64]
+    degraded = srmnist.degrade(originals)
+    restored = srmnist.restore(degraded, srmnist.load_weights(weights, srmnist.CNNAE()))
+    errors = ((restored - originals) ** 2).mean(axis=(1, 2, 3))
+    order = np.argsort(-errors)[:12]
+    expected = png(srmnist.show_grid(degraded[order], restored[order], originals[order]))
+    np.testing.assert_array_equal(decode((measured[2] / "hardest.png").read_bytes()), decode(expected))
+
+
+class Broken(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_files_are_written_though_the_table_is_not(weights, small_mnist, tmp_path):
+    with pytest.raises(OSError, match="No space left"):
+        evaluate(weights, tmp_path, str(small_mnist), terminal=Broken())
+    assert strict_json(tmp_path / "metrics.json")["images"] == 64
 
 
 def test_images_without_labels_are_not_read(weights, small_mnist, tmp_path):
