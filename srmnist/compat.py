@@ -88,8 +88,8 @@ def add_numpy_names() -> None:
     computes its sampling grid with it. ``numpy.sctypes``, gone since NumPy 2.0, lists the scalar types:
     ``functions/array/as_strided.py`` reads it at import and again in backward.
 
-    They are set on NumPy itself because Chainer compares modules by identity (``xp is numpy``), so no
-    stand-in for ``numpy`` can be slipped into single files.
+    They are set on NumPy itself: Chainer compares modules by identity (``xp is numpy``), so single files
+    cannot be given a stand-in for ``numpy``.
     """
     import numpy  # takes 0.2 s
 
@@ -147,11 +147,11 @@ def _on_demand(name: str) -> types.ModuleType:
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Leave out three warnings about CuPy, while Chainer is being imported, that nobody can or need heed.
+    """Hide three warnings about CuPy while Chainer is imported: no user can do anything about them.
 
-    Chainer says that cuDNN is not enabled and advises to install CuPy anew, which helps no more: CuPy 14 has
-    no cuDNN part, and CuPy 13 warns that cuDNN is not there, which no engine needs. CuPy warns that there is
-    no NCCL when ``multiprocess_parallel_updater.py`` asks for it; only a run on several GPUs needs NCCL.
+    Chainer warns that cuDNN is not enabled and advises to reinstall CuPy. That does not help: CuPy 14 has no
+    cuDNN part, and CuPy 13 warns if cuDNN is missing. No engine needs it. CuPy warns that NCCL is missing
+    when ``multiprocess_parallel_updater.py`` asks for it. Only a run on several GPUs needs NCCL.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "cuDNN is not enabled", UserWarning)

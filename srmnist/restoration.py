@@ -1,4 +1,4 @@
-"""Restoration: a trained model at work."""
+"""Restoration: trained weights are loaded, and a model restores images."""
 
 from pathlib import Path
 

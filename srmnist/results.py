@@ -45,13 +45,13 @@ def write_figures(
     Returns
     -------
     list of Path
-        The files written: ``corrupt.png``, ``model.png``, ``output.png`` and each image's ``input_NN.png``
+        The files: ``corrupt.png``, ``model.png``, ``output.png`` and each image's ``input_NN.png``
         and ``output_NN.png``.
 
     Raises
     ------
     UserError
-        If a file or the device is not usable; nothing has then been written.
+        If a file or the device is not usable. Nothing has then been written.
     """
     model = load_model(model_file, gpu)
     originals = to_float(load_dataset(data).test.images)

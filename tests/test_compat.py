@@ -143,12 +143,22 @@ def test_import_and_training_pass_with_warnings_as_errors(small_mnist, tmp_path)
         "from srmnist.training.settings import Settings\n"
         "from srmnist.training.train import train\n"
         f"train(Settings(epoch=1, data={str(small_mnist)!r}), Path('out'))\n",
-        "-W", "error", cwd=tmp_path,
-    )  # fmt: skip
+        "-W",
+        "error",
+        cwd=tmp_path,
+    )
 
 
-@pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.skipif(
-    sys.platform == "win32", reason="Windows has no forkserver"))])  # fmt: skip
+@pytest.mark.parametrize(
+    "method",
+    [
+        "spawn",
+        pytest.param(
+            "forkserver",
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="Windows has no forkserver"),
+        ),
+    ],
+)
 def test_worker_processes_import_chainer_themselves(method, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(

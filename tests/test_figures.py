@@ -65,8 +65,11 @@ def test_architecture_is_labelled_with_its_layers_and_shapes(model, mnist):
     assert shapes == ["1×28×28", "16×28×28", "32×28×28", "64×28×28", "1×28×28"]
     convolutions = [text.split("\n") for text in texts if text.startswith("conv")]
     assert convolutions == [
-        ["conv1 3×3", "no bias"], ["conv2 3×3", "no bias"], ["conv3 3×3", "no bias"], ["conv4 3×3", "bias"],
-    ]  # fmt: skip
+        ["conv1 3×3", "no bias"],
+        ["conv2 3×3", "no bias"],
+        ["conv3 3×3", "no bias"],
+        ["conv4 3×3", "bias"],
+    ]
     assert [text for text in texts if text in ("BN · ReLU", "sigmoid")] == ["BN · ReLU"] * 3 + ["sigmoid"]
 
 

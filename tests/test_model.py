@@ -12,9 +12,18 @@ import chainer.links as L
 from chainer import gradient_check
 
 PARAMETERS = [
-    "bn1/beta", "bn1/gamma", "bn2/beta", "bn2/gamma", "bn3/beta", "bn3/gamma",
-    "conv1/W", "conv2/W", "conv3/W", "conv4/W", "conv4/b",
-]  # fmt: skip
+    "bn1/beta",
+    "bn1/gamma",
+    "bn2/beta",
+    "bn2/gamma",
+    "bn3/beta",
+    "bn3/gamma",
+    "conv1/W",
+    "conv2/W",
+    "conv3/W",
+    "conv4/W",
+    "conv4/b",
+]
 STATISTICS = [f"bn{number}/avg_{name}" for number in (1, 2, 3) for name in ("mean", "var")]
 
 

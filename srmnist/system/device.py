@@ -8,7 +8,7 @@ from chainer.backends import cuda
 
 from srmnist.system.errors import UserError, first_line
 
-_OLDEST_CUPY = 13  # of those that run on today's NumPy and GPUs
+_OLDEST_CUPY = 13  # older versions do not run on today's NumPy and GPUs
 _INSTALL = "install it with: pip install 'cupy-cuda13x[ctk]' (or cupy-cuda12x[ctk], as your driver allows)"
 # What the compiler and the matrix products of CuPy raise; where these classes lie differs from CuPy to CuPy.
 _LIBRARY_ERRORS = ("CompileException", "NVRTCError", "CUBLASError")
@@ -26,8 +26,7 @@ def select_device(gpu: int = -1) -> chainer.backend.Device:
     Raises
     ------
     UserError
-        If there is no CuPy, or too old a one, no driver that suits it, or no such device; or if the device
-        cannot compute.
+        If CuPy or its driver is missing or too old, if there is no such device, or if it cannot compute.
     """
     if gpu < 0:
         return chainer.get_device("@numpy")
@@ -63,14 +62,14 @@ def device_number(device: chainer.backend.Device) -> int:
 
 @contextmanager
 def device_errors(gpu: int, needed: int = 0) -> Iterator[None]:
-    """Make what goes wrong on a CUDA device the user's to mend.
+    """Turn errors of a CUDA device into `UserError`.
 
     Parameters
     ----------
     gpu : int
-        CUDA device number; if negative, nothing is done.
+        CUDA device number; negative leaves all errors as they are.
     needed : int
-        Bytes of the device's memory that training takes, about; 0 for other work.
+        Bytes of the device's memory that training needs, roughly; 0 for other work.
 
     Raises
     ------
@@ -96,11 +95,11 @@ def device_errors(gpu: int, needed: int = 0) -> Iterator[None]:
 
 
 def _missing() -> str:
-    """Why Chainer has not found CuPy."""
+    """The reason why Chainer has no CuPy."""
     reason = cuda._resolution_error
     if isinstance(reason, ModuleNotFoundError) and reason.name == "cupy":
         return "CuPy is not installed"
-    # CuPy's own ImportError is a page of advice; its cause says what is wrong.
+    # CuPy's own ImportError is a page of advice. Its cause says what is wrong.
     return f"CuPy cannot be loaded ({first_line(reason.__cause__ or reason)})"
 
 

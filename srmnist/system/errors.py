@@ -1,4 +1,4 @@
-"""Errors in one line: the one that is the user's to mend, and what any other says first."""
+"""UserError, which the user can fix; `first_line` shortens any other error."""
 
 
 class UserError(Exception):
@@ -9,6 +9,6 @@ class UserError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says before its advice, or what it is if it says nothing; without a full stop."""
+    """The first line of an error's message without its full stop; its class if it has no message."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0].strip().rstrip(".") if lines else type(error).__name__

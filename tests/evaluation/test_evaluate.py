@@ -63,8 +63,12 @@ def test_report_holds_the_measures_by_their_definition(measured, weights, mnist)
             assert row["psnr_mean"] == pytest.approx(np.mean(10 * np.log10(1 / errors)), abs=1e-4)
             assert row["psnr_of_mse"] == pytest.approx(10 * np.log10(1 / errors.mean()), abs=1e-4)
     assert report["rows"]["original"] == {
-        "mse": 0, "psnr_mean": None, "psnr_of_mse": None, "ssim": 1, "readability": row["readability"],
-    }  # fmt: skip
+        "mse": 0,
+        "psnr_mean": None,
+        "psnr_of_mse": None,
+        "ssim": 1,
+        "readability": row["readability"],
+    }
 
 
 def test_classes_are_means_over_their_images(measured):

@@ -26,7 +26,8 @@ def environment(**variables: str) -> dict[str, str]:
 
 @posix
 def test_scripts_without_standard_streams_write_all_their_files(small_mnist, weights, tmp_path):
-    """Also if a cell of a notebook starts them."""
+    """Also if a cell of a notebook starts them, and if the user's figures are set with LaTeX."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
     commands = [
         f"train.py --epoch 1 --data {small_mnist} >&-",
         f"evaluate.py --data {small_mnist} --model {weights} <&- >&- 2>&-",
