@@ -22,7 +22,7 @@ from srmnist.benchmark import measure
 from srmnist.data import embedded_mnist
 from srmnist.system.errors import UserError
 from srmnist.training import distributed
-from srmnist.training.distributed.ranks import Ranks
+from srmnist.training.distributed.ranks import RankProcess
 from srmnist.training.interruption import Interruption
 from srmnist.training.settings import Settings
 from srmnist.training.trainer import build_trainer, initial_model, make_pairs
@@ -110,7 +110,7 @@ def _turn(count: int, batch: int) -> dict[str, float]:
         return json.loads(written.read_text())
 
 
-def _measure(ranks: Ranks, batch: int, out: Path) -> dict[str, float]:
+def _measure(ranks: RankProcess, batch: int, out: Path) -> dict[str, float]:
     """Milliseconds of a step of both kinds, and of the exchange of gradients."""
     measured = {}
     for kind, images in (("weak", batch), ("strong", batch // ranks.size)):
@@ -130,7 +130,7 @@ def _measure(ranks: Ranks, batch: int, out: Path) -> dict[str, float]:
     return measured
 
 
-def _trainer(ranks: Ranks, batch: int, out: Path) -> Trainer:
+def _trainer(ranks: RankProcess, batch: int, out: Path) -> Trainer:
     """A trainer that stops after some steps, too early for an evaluation or a file."""
     needed = batch * ranks.size * (_WARMUP + _STEPS + 2)
     images = embedded_mnist().train.images[:needed]

@@ -1,4 +1,4 @@
-"""What a run needs from its process. `Alone` is a run of one process; distributed/ has `Ranks`, of more."""
+"""What a run needs from its process. `Process` runs alone; distributed/ has `RankProcess`, one of several."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from srmnist.system.device import select_device
 from srmnist.training.interruption import SIGNALS, Interruption
 
 
-class Alone:
+class Process:
     """The run of one process.
 
     Attributes

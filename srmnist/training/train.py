@@ -20,7 +20,7 @@ from srmnist.system.files import remove_temporaries
 from srmnist.system.locks import occupied
 from srmnist.system.mpiexec import launched_size, let_first_speak
 from srmnist.training.interruption import Interrupted, Interruption
-from srmnist.training.process import Alone
+from srmnist.training.process import Process
 from srmnist.training.reports import VALIDATION_LOSS, Follow, Progress, require_finite
 from srmnist.training.settings import Settings, check_fit, identity
 from srmnist.training.snapshots import Snapshots, set_aside
@@ -109,26 +109,28 @@ def train(
     >>> restored = srmnist.restore(srmnist.degrade(digits), result.model)
     """
     out, resume = (None if path is None else Path(path) for path in (out, resume))
-    with _job(settings) as job, ExitStack() as held:
-        with job.agreed():
-            device = job.device(settings.gpu)
+    with _process(settings) as process, ExitStack() as held:
+        with process.agreed():
+            device = process.device(settings.gpu)
             dataset = load_dataset(settings.data)
-            check_fit(settings, dataset, job.size)
-            if job.leads and out is not None:
+            check_fit(settings, dataset, process.size)
+            if process.leads and out is not None:
                 held.enter_context(occupied(out))
-        identity_ = identity(settings, dataset, job.size)
-        job.require_same({"data": identity_["data"]})
-        interruption = held.enter_context(Interruption(job.signals, kept=out is not None))
+        identity_ = identity(settings, dataset, process.size)
+        process.require_same({"data": identity_["data"]})
+        interruption = held.enter_context(Interruption(process.signals, kept=out is not None))
         # Every loss is checked; NumPy's warnings of an overflow on the way to a NaN would say it twice.
         held.enter_context(np.errstate(all="ignore"))
         held.enter_context(_gpu_errors(device, settings, dataset))
-        model = job.model(initial_model(settings.seed))
+        model = process.model(initial_model(settings.seed))
         model.to_device(device)
         pairs, test_pairs = (make_pairs(split.images, settings.size) for split in dataset)
-        trainer = build_trainer(model, pairs, test_pairs, settings, out, terminal or job.terminal(), job)
+        trainer = build_trainer(
+            model, pairs, test_pairs, settings, out, terminal or process.terminal(), process
+        )
         trainer.extend(interruption)
-        with job.agreed():
-            if job.leads:
+        with process.agreed():
+            if process.leads:
                 snapshots = Snapshots(identity_)
                 if out is not None:
                     trainer.extend(snapshots, trigger=_snapshot_due(snapshot_every, interruption))
@@ -137,15 +139,15 @@ def train(
                     _make_way(out, start, resume)
                 if follow is not None:
                     trainer.extend(Follow(follow))
-        job.begin(trainer, interruption)
+        process.begin(trainer, interruption)
         try:
             with chainer.using_config("plain", settings.plain):
                 trainer.run(show_loop_exception_msg=False)
         except Interrupted as stop:
-            if job.leads:
+            if process.leads:
                 stop.result = _result(trainer, model, test_pairs, [])
             raise
-        if not job.leads:
+        if not process.leads:
             return None
         result = _result(trainer, model, test_pairs, _written(out))
         if out is not None:
@@ -175,7 +177,7 @@ def _result(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs, 
     )
 
 
-def _job(settings: Settings) -> AbstractContextManager[Alone]:
+def _process(settings: Settings) -> AbstractContextManager[Process]:
     """This process alone, or together with the others that ``mpiexec`` has started."""
     if settings.communicator is not None:
         from srmnist.training import distributed
@@ -189,7 +191,7 @@ def _job(settings: Settings) -> AbstractContextManager[Alone]:
         )
     if settings.sync_bn:
         raise UserError("--sync-bn: is for a run of several processes; add --communicator")
-    return nullcontext(Alone())
+    return nullcontext(Process())
 
 
 def _gpu_errors(

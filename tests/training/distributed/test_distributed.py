@@ -20,7 +20,7 @@ import srmnist  # first: it makes Chainer import  # isort: skip
 from chainer.backends import cuda
 from helpers.jobs import ENVIRONMENT, job, needs_mpi, run_job, said_by_ranks
 from srmnist.training.distributed import _check_communicator
-from srmnist.training.distributed.ranks import Ranks
+from srmnist.training.distributed.ranks import RankProcess
 from srmnist.system.mpiexec import launched_rank, launched_size
 from srmnist.soak.small_runs import results, small_data
 from srmnist.training import distributed
@@ -50,19 +50,19 @@ import srmnist
 import numpy as np
 import chainer
 from mpi4py import MPI
-from srmnist.training.distributed.ranks import Ranks
+from srmnist.training.distributed.ranks import RankProcess
 from srmnist.training.distributed.shares import ShareIterator
 from srmnist.training.settings import Settings
 from srmnist.training.train import train
 
 world = MPI.COMM_WORLD
-genuine_connect = Ranks.connect
+genuine_connect = RankProcess.connect
 
 def connect(self, communicator):
     genuine_connect(self, communicator)
     assert not self.comm.batched_copy  # its kernel does not compile with CuPy 14
 
-Ranks.connect = connect
+RankProcess.connect = connect
 seen = []
 genuine = ShareIterator.next_share
 
@@ -516,7 +516,7 @@ def two_gpus(monkeypatch) -> None:
 
 
 def test_more_ranks_than_gpus_are_refused_in_their_words(two_gpus):
-    third = Ranks(SimpleNamespace(rank=2, size=3), sync_bn=False)
+    third = RankProcess(SimpleNamespace(rank=2, size=3), sync_bn=False)
     third.comm = SimpleNamespace(intra_rank=2, intra_size=3)
     with pytest.raises(
         srmnist.UserError, match=r"--gpu 2: no such GPU; this machine has 2.*each of the 3 ranks .* takes one"
