@@ -1,6 +1,6 @@
 """A picture becomes the digits that the network is to restore."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -77,10 +77,14 @@ def prepare(path: Path, whole: bool = False, small: int = 10, dark: bool | None 
 
 def _found(path: Path, given: np.ndarray, shade: np.ndarray, dark: bool | None) -> Prepared:
     factor = max(1, round(_ENOUGH / max(shade.shape)))
-    if factor > 1:
+    margin = 0
+    if factor > 1:  # small pictures are often cropped to the ink, and then show little paper
+        border = max(shade.shape) // 2
+        shade = np.pad(shade, border, constant_values=_border(shade))
         size = [length * factor for length in shade.shape[::-1]]
         shade = np.clip(cv2.resize(shade, size, interpolation=cv2.INTER_CUBIC), 0, 1)
         given = given.repeat(factor, axis=1).repeat(factor, axis=2)
+        margin = border * factor
     ink = find_ink(shade, dark)
     places = find_digits(ink) if ink is not None else []
     if ink is None or not places:
@@ -89,7 +93,9 @@ def _found(path: Path, given: np.ndarray, shade: np.ndarray, dark: bool | None) 
         )
     if len(places) > MOST_DIGITS:
         raise FileError(f"{path}: shows {len(places)} digits; at most {MOST_DIGITS} are restored: crop it")
-    return Prepared(given, np.stack([like_mnist(place.contrast) for place in places]), ink.darker, places)
+    digits = np.stack([like_mnist(place.contrast) for place in places])
+    places = [replace(place, top=place.top - margin, left=place.left - margin) for place in places]
+    return Prepared(given, digits, ink.darker, places)
 
 
 def _border(image: np.ndarray) -> np.floating:

@@ -121,9 +121,12 @@ def _outcomes(
             yield Outcome(number, total, error=error)
             continue
         write_all(out, {})  # if the directory cannot be made, no other picture can be written either
+        new = not names[0].exists()
         try:
             written = write_all(out, dict(zip((name.name for name in names), contents, strict=True)))
         except UserError as error:
+            if new:
+                names[0].unlink(missing_ok=True)  # one of the two says nothing
             yield Outcome(number, total, error=error)
         else:
             yield Outcome(number, total, written, digits)

@@ -127,6 +127,15 @@ def test_small_pictures_above_10_by_10_are_made_like_mnist_s_too(digit, mnist, t
         assert ((prepared.digits[0] - mnist[1][0]) ** 2).mean() < 0.03
 
 
+def test_small_pictures_cropped_to_the_ink_lose_none_of_it(mnist, tmp_path):
+    for image in mnist[1][:30, 0]:
+        rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
+        cropped = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        prepared = prepare(write(tmp_path / "i.png", (cropped * 255).astype(np.uint8)))
+        assert prepared.digits.shape == (1, 1, 28, 28)
+        assert ((prepared.digits[0, 0] - image) ** 2).mean() < 0.05  # another digit: above 0.1
+
+
 def test_several_digits_are_restored_in_lines_and_put_back_where_they_stood(weights, tmp_path):
     digits = srmnist.load_dataset().test.images[[0, 1, 2, 3, 4]]
     path = write(tmp_path / "i.png", page(digits, 3))
@@ -171,9 +180,10 @@ def test_bad_picture_is_named_and_the_others_are_done(digit, weights, tmp_path):
 
 def test_result_that_cannot_be_written_is_named_and_the_others_are_done(digit, weights, tmp_path):
     images = [write(tmp_path / name, digit) for name in ("a.png", "b.png")]
-    (tmp_path / "out" / "a_restored.png").mkdir(parents=True)
+    (tmp_path / "out" / "a_compared.png").mkdir(parents=True)
     first, second = outcomes(images, weights, tmp_path / "out")
-    assert "a_restored.png" in str(first.error)
+    assert "a_compared.png" in str(first.error)
+    assert not (tmp_path / "out" / "a_restored.png").exists()
     assert [path.name for path in second.files] == ["b_restored.png", "b_compared.png"]
 
 
