@@ -1,4 +1,4 @@
-"""What the READMEs say is so."""
+"""What the READMEs say is true."""
 
 import json
 import re
@@ -10,16 +10,32 @@ import pytest
 
 from conftest import ROOT
 
-READMES = ["README.md", "README.ja.md"]
+LANGUAGES = ["README.md", "README.ja.md"]
+READMES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in (ROOT, ROOT / "srmnist", ROOT / "results", ROOT / "scripts")
+    for path in (folder.rglob("README*.md") if folder != ROOT else folder.glob("README*.md"))
+)
 
 
-@pytest.fixture(params=READMES)
-def readme(request) -> str:
-    return (ROOT / request.param).read_text(encoding="utf-8")
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_the_notebook_snippet_runs(readme):
-    (snippet,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+def table_rows(readme: str) -> list[list[str]]:
+    """Every row of every table, cell by cell."""
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"(?m)^\|.*\|$", readme)]
+
+
+def headings(readme: str) -> set[str]:
+    """The anchors that a code host gives to a page's headings."""
+    titles = re.findall(r"(?m)^#+ (.*)$", readme)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_the_notebook_snippet_runs(name):
+    (snippet,) = re.findall(r"```python\n(.*?)```", text(name), flags=re.DOTALL)
     program = f"{snippet}\nassert restore(degraded, model).shape == (10, 1, 28, 28)"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300
@@ -27,40 +43,105 @@ def test_the_notebook_snippet_runs(readme):
     assert done.returncode == 0, done.stderr
 
 
-def test_every_file_that_it_shows_or_links_is_there(readme):
-    targets = re.findall(r"\]\(([^)#:]+)\)", readme)
-    assert len(targets) > 5
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("name", READMES)
+def test_every_file_and_heading_that_it_links_is_there(name):
+    here = (ROOT / name).parent
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text(name)) if "://" not in link]
+    for link in links:
+        target, _, heading = link.partition("#")
+        path = here / target if target else ROOT / name
+        assert path.exists(), link
+        if heading:
+            assert heading in headings(path.read_text(encoding="utf-8")), link
 
 
-def test_its_table_of_flags_is_train_pys(readme, script, tmp_path):
-    documented = set(re.findall(r"(?m)^\| .*?`(--[a-z-]+)", readme.partition("show_results.py` ")[0]))
+def test_there_are_readmes_beside_what_they_explain():
+    assert {*LANGUAGES, "srmnist/README.md", "results/README.md", "srmnist/engine/README.md"} <= {*READMES}
+    assert len(text("README.md").splitlines()) <= 170
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_its_table_of_flags_is_train_pys(name, script, tmp_path):
+    documented = {flag for row in table_rows(text(name)) for flag in re.findall(r"`(--[a-z-]+)", row[0])}
     shown = set(re.findall(r"--[a-z-]+", script("train.py", "--help", cwd=tmp_path).stdout)) - {"--help"}
     assert documented == shown
 
 
-def test_its_measures_are_those_of_the_evaluations(readme):
-    for name in ("", "fashion/"):
-        rows = json.loads((ROOT / "results" / name / "metrics.json").read_text())["rows"]
-        for label, row in rows.items():
+@pytest.mark.parametrize("name", READMES)
+def test_every_script_that_it_names_is_there_and_knows_the_flags(name, script, tmp_path):
+    commands = re.findall(r"scripts/(\w+\.py)([^`\n]*)", text(name))
+    helps = {}
+    for command, arguments in commands:
+        if command not in helps:
+            helps[command] = script(command, "--help", cwd=tmp_path).stdout
+        for flag in re.findall(r"(?<!\S)--[a-z-]+", arguments):
+            assert flag in helps[command], f"{command} {flag}"
+
+
+def test_measures_are_those_of_the_evaluations():
+    rows = table_rows(text("results/README.md"))
+    for directory in ("", "fashion/"):
+        measured = json.loads((ROOT / "results" / directory / "metrics.json").read_text())["rows"]
+        for label, row in measured.items():
             if label != "original":
                 ssim, read = row["ssim"], row["readability"]
-                cells = (row["mse"], row["psnr_mean"], row["psnr_of_mse"], ssim, read)
-                assert "| {:.6f} | {:.3f} | {:.3f} | {:.3f} | {:.3f} |".format(*cells) in readme
-        assert f"| {rows['original']['readability']:.3f} |" in readme
+                numbers = (row["mse"], row["psnr_mean"], row["psnr_of_mse"], ssim, read)
+                assert [label, *"{:.6f} {:.3f} {:.3f} {:.3f} {:.3f}".format(*numbers).split()] in rows
+        assert ["original", "0", "", "", "1", f"{measured['original']['readability']:.3f}"] in rows
 
 
-def test_its_recipes_are_means_over_five_seeds(readme):
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_the_first_page_repeats_the_measures_as_they_are_measured(name):
+    known = {tuple(row[1:]) for row in table_rows(text("results/README.md"))}
+    shown = [row for row in table_rows(text(name)) if len(row) == 6 and row[1][:1] == "0"]
+    assert len(shown) == 4
+    assert {tuple(row[1:]) for row in shown} <= known
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_the_table_of_a_run_is_the_committed_log(name):
+    log = json.loads((ROOT / "results" / "log").read_text())
+    printed = re.findall(r"(?m)^ +(\d+) +(0\.\d+) +(0\.\d+) +([\d.]+)$", text(name))
+    assert len(printed) == 2
+    for epoch, loss, validation, seconds in printed:
+        entry = log[int(epoch) - 1]
+        assert float(loss) == pytest.approx(entry["main/loss"], rel=1e-5)
+        assert float(validation) == pytest.approx(entry["validation/main/loss"], rel=1e-5)
+        assert float(seconds) == pytest.approx(entry["elapsed_time"], rel=1e-5)
+
+
+def test_times_are_those_of_the_benchmark():
+    measured = json.loads((ROOT / "results" / "benchmark.json").read_text())["variants"]
+    for name in (*LANGUAGES, "srmnist/engine/README.md"):
+        times = {row[0]: row[1:3] for row in table_rows(text(name)) if row[-1].endswith((" ms", " MB"))}
+        assert len(times) >= 3
+        for variant, shown in times.items():
+            assert shown == [f"{measured[variant][kind]:.1f} ms" for kind in ("step_ms", "evaluate_ms")]
+
+
+def test_recipes_are_means_over_five_seeds():
     for recipe in ("article", "tuned"):
         logs = [ROOT / "results" / "recipes" / f"{recipe}-{seed}" / "log" for seed in range(5)]
         errors = [json.loads(log.read_text())[-1]["validation/main/loss"] for log in logs]
-        assert f"{statistics.mean(errors):.5f} ± {statistics.stdev(errors):.5f}" in readme
+        assert f"{statistics.mean(errors):.5f} ± {statistics.stdev(errors):.5f}" in text("results/README.md")
 
 
-def test_both_languages_give_the_same_figures():
-    numbers = [
-        re.findall(r"(?m)^ +\d+ +0\.\d+ .*$|\| \d+\.\d ms .*$", (ROOT / name).read_text(encoding="utf-8"))
-        for name in READMES
-    ]
-    assert numbers[0] == numbers[1]
-    assert numbers[0]
+def test_both_languages_give_the_same_commands_figures_and_links():
+    english, japanese = map(text, LANGUAGES)
+
+    def facts(readme: str) -> dict[str, list]:
+        indented = re.findall(r"(?m)^    (?! )(\S.*)$", readme)
+        commands = [line for line in indented if re.match(r"(uv|pip|python) |\d|validation|written", line)]
+        links = [re.sub(r"README(\.ja)?\.md|#.*", "", link) for link in re.findall(r"\]\(([^)]+)\)", readme)]
+        numbers = [
+            [cell for cell in row[1:] if re.fullmatch(r"[\d.]+( ms)?", cell)] for row in table_rows(readme)
+        ]
+        return {
+            "commands": commands,
+            "links": sorted(links),
+            "numbers": numbers,
+            "flags": re.findall(r"`(--?[a-z-]+)", readme),
+            "sections": [len(level) for level in re.findall(r"(?m)^(#+) ", readme)],
+        }
+
+    assert facts(english) == facts(japanese)
