@@ -16,6 +16,14 @@ from srmnist.soak.small_runs import results
 from srmnist.training.interruption import Interrupted
 
 
+@pytest.fixture(autouse=True)
+def heeded_stop_button():
+    """A shell's background jobs ignore SIGINT, pytest in one of them too; a notebook's kernel does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def data(home):
     return home / "data"
