@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -32,6 +31,13 @@ with suppress(ImportError):  # the tests that need hypothesis are skipped withou
 # matplotlib again, for several seconds.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "compiled")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m gpu``, collect only what needs a GPU: its computer may lack what other tests import."""
+    if config.option.markexpr == "gpu" and collection_path.suffix == ".py":
+        return None if "gpu" in collection_path.name else True
+    return None
 
 
 @pytest.fixture(params=["accelerated", "plain"])
@@ -89,6 +95,8 @@ def weights(tmp_path: Path) -> Path:
 
 def decode(content: bytes) -> np.ndarray:
     """A picture's pixels."""
+    import cv2  # the tests that need a GPU run without it
+
     return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
 
 

@@ -44,10 +44,6 @@ __device__ inline Tile tile_of(int block, int rows, int height, int width) {
     return {block / (across * down), in_image / across * rows, in_image % across * TILE_W, height, width};
 }
 
-__device__ inline float relu_input(float a, float scale, float shift) {
-    return fmaf(a, scale, shift);
-}
-
 // By comparison, as Chainer's maximum: fmaxf would make 0 of NaN.
 __device__ inline float relu(float n) {
     return n < 0.0f ? 0.0f : n;
@@ -89,7 +85,7 @@ template <int KIND, int N> struct Input {
     }
     __device__ float value(int i, float a, float g) const {
         if (KIND == PLAIN) return a;
-        if (KIND == ACTIVATION) return relu(relu_input(a, c0[i], c1[i]));
+        if (KIND == ACTIVATION) return relu(fmaf(a, c0[i], c1[i]));
         return fmaf(c0[i], g, fmaf(c1[i], a, c2[i]));
     }
     // From `at` in a (and g); zeros where there is no such pixel.

@@ -46,12 +46,7 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
     const int group = own.other, row = group / (TILE_W / PIXELS), first = group % (TILE_W / PIXELS) * PIXELS;
     const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);
 
-    float sum[PIXELS][OWN];
-#pragma unroll
-    for (int p = 0; p < PIXELS; p++)
-#pragma unroll
-        for (int c = 0; c < OWN; c++) sum[p][c] = 0.0f;
-
+    float sum[PIXELS][OWN] = {};
     for (int chunk = 0; chunk < CI; chunk += CHUNK) {
         __syncthreads();
         const float4* from = (const float4*)(packed + at + chunk * 9 * CO);
@@ -80,10 +75,8 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
 
     const long long to = (tile.first() + row * width + first) * CO;
     const int count = tile.top + row < height ? min(PIXELS, width - tile.left - first) : 0;
-    float total[OWN], product[OWN];
+    float total[OWN] = {}, product[OWN] = {};
     if (BACKWARD) {
-#pragma unroll
-        for (int c = 0; c < OWN; c++) total[c] = product[c] = 0.0f;
 #pragma unroll
         for (int p = 0; p < PIXELS; p++) {
             if (p >= count) continue;
@@ -92,7 +85,7 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
 #pragma unroll
             for (int c = 0; c < OWN; c++) {
                 const float* norm = norm_out + own.channel(c);
-                float n = relu_input(pre[c], norm[SCALE * CO], norm[SHIFT * CO]);
+                float n = fmaf(pre[c], norm[SCALE * CO], norm[SHIFT * CO]);
                 if (!(n > 0.0f)) sum[p][c] = 0.0f;
                 total[c] += sum[p][c];
                 product[c] = fmaf(sum[p][c], pre[c] - norm[MEAN * CO], product[c]);
@@ -152,43 +145,30 @@ __device__ void weight_gradient(const float* a, const float* norm_a, const float
     const Input<ACTIVATION, 4> input_a(norm_a, CI, t % (CI / 4) * 4);
     const Input<KIND, 4> input_b(norm_b, CO, t % (CO / 4) * 4);
 
-    float sum[9][OWN];
-#pragma unroll
-    for (int k = 0; k < 9; k++)
-#pragma unroll
-        for (int c = 0; c < OWN; c++) sum[k][c] = 0.0f;
-
+    float sum[9][OWN] = {};
     for (int y = -1; y <= count; y++) {  // the row that comes in: below the one whose gradient is read
         __syncthreads();
         load_row<ACTIVATION, CI, THREADS, 1>(a, nullptr, input_a, tile, y, rows[(y + 1) % 3]);
         if (y < 1) continue;
         load_row<KIND, CO, THREADS, 0>(b, g, input_b, tile, y - 1, gradient);
         __syncthreads();
-        const float* above = (const float*)rows[(y + 2) % 3] + own.other;  // of row y - 2: rows come round every three
-        const float* middle = (const float*)rows[y % 3] + own.other;
-        const float* below = (const float*)rows[(y + 1) % 3] + own.other;
-        float in[9], d[OWN];
+        const float* row[3];  // y - 2, y - 1 and y: rows come round every three
+        float in[3][3], d[OWN];
 #pragma unroll
-        for (int k = 0; k < 2; k++) {
-            in[k + 1] = above[k * CI];
-            in[k + 4] = middle[k * CI];
-            in[k + 7] = below[k * CI];
+        for (int ky = 0; ky < 3; ky++) {
+            row[ky] = (const float*)rows[(y + 2 + ky) % 3] + own.other;
+            in[ky][1] = row[ky][0], in[ky][2] = row[ky][CI];
         }
 #pragma unroll 2
         for (int x = 0; x < TILE_W; x++) {
 #pragma unroll
-            for (int ky = 0; ky < 9; ky += 3) {
-                in[ky] = in[ky + 1];
-                in[ky + 1] = in[ky + 2];
-            }
-            in[2] = above[(x + 2) * CI];
-            in[5] = middle[(x + 2) * CI];
-            in[8] = below[(x + 2) * CI];
+            for (int ky = 0; ky < 3; ky++)
+                in[ky][0] = in[ky][1], in[ky][1] = in[ky][2], in[ky][2] = row[ky][(x + 2) * CI];
             own.load((const float*)gradient + x * CO, d);
 #pragma unroll
             for (int k = 0; k < 9; k++)
 #pragma unroll
-                for (int c = 0; c < OWN; c++) sum[k][c] = fmaf(in[k], d[c], sum[k][c]);
+                for (int c = 0; c < OWN; c++) sum[k][c] = fmaf(in[k / 3][k % 3], d[c], sum[k][c]);
         }
     }
     float* to = partials + ((long long)blockIdx.x * CI + own.other) * 9 * CO;

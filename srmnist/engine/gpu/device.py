@@ -33,11 +33,6 @@ def current() -> Device:
     return _device(cuda.cupy.cuda.runtime.getDevice())
 
 
-@functools.cache
-def _device(number: int) -> Device:
-    return Device(number)
-
-
 class Device:
     """One CUDA device with the engine's kernels, which NVRTC compiles for it; CuPy keeps them on disk.
 
@@ -47,8 +42,6 @@ class Device:
     ----------
     number : int
         CUDA's.
-    allocator : function, optional
-        Gives memory for buffers, as CuPy's allocators do; by default from a pool of this device's own.
 
     Attributes
     ----------
@@ -56,14 +49,11 @@ class Device:
         CuPy.
     """
 
-    def __init__(self, number: int, allocator: Callable | None = None) -> None:
+    def __init__(self, number: int) -> None:
         self.xp = cuda.cupy
         self._number = number
         self._module = self.xp.RawModule(code=source(), options=FLAGS)
         self.kernel = functools.cache(self._module.get_function)
-        # The engine's buffers come from a pool of their own, which lives as long as the program: a captured
-        # graph holds their addresses, but does not keep them alive.
-        self._allocator = allocator or self.xp.cuda.MemoryPool().malloc
         # From pageable memory CUDA may wait for the stream before it copies; from pinned memory never.
         self._sent = [self.xp.cuda.Event(disable_timing=True) for _ in range(_STAGES)]
         self._pinned = [np.empty(0, np.uint8)] * _STAGES
@@ -75,8 +65,7 @@ class Device:
 
     def empty(self, size: int, dtype: type) -> chainer.types.NdArray:
         """A buffer of any content."""
-        with self.xp.cuda.using_allocator(self._allocator):
-            return self.xp.empty(size, dtype)
+        return self.xp.empty(size, dtype)
 
     def holds(self, array: object) -> bool:
         """Whether an array lies on this device."""
@@ -105,12 +94,11 @@ class Device:
         Called without arguments, it launches them one after the other; called with two streams, of which the
         first is current, it launches on the second what may run beside the rest.
         """
-        bound = []
-        for launch in launches:
-            arguments = tuple(_argument(argument, arrays) for argument in launch.arguments)
-            bound.append(
-                (launch.order, self.kernel(launch.kernel), (launch.blocks,), (launch.threads,), arguments)
-            )
+        given = {None: np.uintp(0), **arrays}  # a null pointer: with None itself CuPy 13 would crash
+        bound = [
+            (order, self.kernel(kernel), (blocks,), (threads,), tuple(given.get(a, a) for a in arguments))
+            for kernel, blocks, threads, arguments, order in launches
+        ]
 
         def run(chain: Any = None, beside: Any = None) -> None:
             forked = False
@@ -149,11 +137,8 @@ class Device:
                     chain.end_capture()
                 raise
             graph = chain.end_capture()
-        return lambda: graph.launch()
+        # A graph has only the buffers' addresses: `run` keeps the buffers as long as the graph is in use.
+        return lambda kept=run: graph.launch()
 
 
-def _argument(argument, arrays):
-    """An argument as CuPy's kernels take it."""
-    if argument is None:
-        return np.uintp(0)  # a null pointer; with None itself CuPy 13 would crash
-    return arrays[argument] if isinstance(argument, str) else argument
+_device = functools.cache(Device)

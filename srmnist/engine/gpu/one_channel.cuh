@@ -89,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);
     const int row = threadIdx.x / TILE_W, column = threadIdx.x % TILE_W;  // the last threads have no pixel
     for (int i = threadIdx.x; i < 9 * C3; i += THREADS) w[i] = packed[P4 + i];
-    float sum[3] = {0.0f, 0.0f, 0.0f};
+    float sum[3] = {};
     for (int chunk = 0; chunk < C3; chunk += CHUNK) {
         __syncthreads();
         load_tile<ACTIVATION, C3>(a, nullptr, norm, tile, chunk, in);
@@ -133,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(Lanes<C3>::SIZE)
     float total = 0.0f, product = 0.0f;
     auto read = [&](int, int, int at) { return from[at]; };
     each_pixel<C3>(tile, read, [&](int row, int column, int, float pre) {
-        float h = relu(relu_input(pre, scale, shift));
+        float h = relu(fmaf(pre, scale, shift));
         float g = h > 0.0f ? spread(image, row, column, w) : 0.0f;
 #pragma unroll
         for (int k = 0; k < 9; k++)
@@ -162,7 +162,7 @@ extern "C" __global__ void __launch_bounds__(Lanes<C3>::SIZE)
     float* to = d + tile.first() * C3 + c;
     auto read = [&](int, int, int at) { return from[at]; };
     each_pixel<C3>(tile, read, [&](int row, int column, int at, float pre) {
-        float g = relu_input(pre, scale, shift) > 0.0f ? spread(image, row, column, w) : 0.0f;
+        float g = fmaf(pre, scale, shift) > 0.0f ? spread(image, row, column, w) : 0.0f;
         to[at] = input.value(0, pre, g);
     });
 }

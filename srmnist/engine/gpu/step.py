@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import chainer
 import numpy as np
@@ -117,8 +116,8 @@ class Batches:
         self._layers = tuple(Normalisation(link.eps, link.decay) for link in normalisations(vectors.model))
         self._launches = launches
         self._to_capture = captured
-        self._first_size = 0
-        self._bound: dict[int, _Bound] = {}
+        # By a batch's size: what launches, and the buffer of the indices and of Adam's coefficients.
+        self._bound: dict[int, tuple[Callable[[], None], NdArray]] = {}
 
     def __call__(self, indices: Sequence[int], coefficients: np.ndarray | None = None) -> NdArray:
         """Compute a batch.
@@ -136,40 +135,31 @@ class Batches:
             The loss, on the device.
         """
         size = len(indices)
-        bound = self._bound.get(size)
-        if bound is None:
-            bound = self._bound[size] = self._bind(size)
-            self._first_size = self._first_size or size
-        elif self._to_capture and size == self._first_size:
+        if size not in self._bound:
+            self._bound[size] = self._bind(size)
+        elif self._to_capture and size == next(iter(self._bound)):
             self._to_capture = False
-            bound = self._bound[size] = bound._replace(run=_captured(self._device, bound.run))
-        bound.staged[:size] = indices
+            run, uploaded = self._bound[size]
+            self._bound[size] = _captured(self._device, run), uploaded
+        run, uploaded = self._bound[size]
+        staged = np.zeros(uploaded.size, np.int32)
+        staged[:size] = indices
         if coefficients is not None:
-            bound.staged[size:].view(np.float32)[:] = coefficients
-        self._device.upload(bound.staged, bound.given)
-        bound.run()
-        return bound.loss.copy()
+            staged[size:].view(np.float32)[:] = coefficients
+        self._device.upload(staged, uploaded)
+        run()
+        return self._given["loss"].reshape(()).copy()
 
-    def _bind(self, size: int) -> _Bound:
+    def _bind(self, size: int) -> tuple[Callable[[], None], NdArray]:
         shape = Shape(size, *self._image)
         launches = self._launches(shape, self._layers)
         # One upload brings both the indices and Adam's coefficients.
-        given = self._device.empty(size + len(plan.COEFFICIENTS), np.int32)
-        arrays = {**self._given, "indices": given[:size], "coefficients": given[size:].view(np.float32)}
+        uploaded = self._device.empty(size + len(plan.COEFFICIENTS), np.int32)
+        arrays = {**self._given, "indices": uploaded[:size], "coefficients": uploaded[size:].view(np.float32)}
         sizes = plan.buffers(shape)
         for name in sorted(plan.names(launches) - set(arrays)):
             arrays[name] = self._device.empty(*sizes[name])
-        staged = np.zeros(given.size, np.int32)
-        return _Bound(self._device.bind(launches, arrays), staged, given, arrays["loss"].reshape(()))
-
-
-class _Bound(NamedTuple):
-    """Launches on buffers: what runs them, what is uploaded before and where to, and the loss after."""
-
-    run: Callable[[], None]
-    staged: np.ndarray
-    given: NdArray
-    loss: NdArray
+        return self._device.bind(launches, arrays), uploaded
 
 
 def _captured(device: Device, run: Callable[..., None]) -> Callable[[], None]:

@@ -1,5 +1,7 @@
 """Launches reach CuPy as its kernels take them, and a capture is always ended."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,7 +70,6 @@ def launched(monkeypatch):
             calls.append(("record", self))
 
     fake_cuda = SimpleNamespace(
-        MemoryPool=lambda: SimpleNamespace(malloc=None),
         Stream=Stream,
         Event=Event,
         alloc_pinned_memory=bytearray,
@@ -110,6 +111,22 @@ def test_capture_records_on_streams_of_its_own_and_replays_on_the_current_one(la
         *("chain waits for beside", "e", *beside, "f", "leave beside", "chain waits for beside"),
         *("end", "leave chain", "replay"),
     ]
+
+
+def test_graph_keeps_the_buffers_whose_addresses_it_holds(launched):
+    buffer = np.zeros(3)
+    kept = weakref.ref(buffer)
+    run = Device(0).bind([Launch("a", 1, 32, ("buffer",))], {"buffer": buffer})
+    run()
+    launched.clear()
+    replay = Device(0).capture(run)
+    del run, buffer
+    launched.clear()
+    gc.collect()
+    assert kept() is not None
+    del replay
+    gc.collect()
+    assert kept() is None
 
 
 def test_capture_that_fails_is_ended(launched, monkeypatch):
