@@ -1,5 +1,6 @@
 """The device that a ``--gpu`` flag names."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -124,4 +125,4 @@ def _out_of_memory(gpu: int, error: Exception, needed: int) -> str:
     problem = f"--gpu {gpu}: out of the device's memory ({first_line(error)})"
     if not needed:
         return f"{problem}; nvidia-smi shows who else uses it"
-    return f"{problem}; about {-(-needed // 2**20):,} MiB are needed; a smaller --batchsize needs less"
+    return f"{problem}; about {math.ceil(needed / 2**20):,} MiB are needed; a smaller --batchsize needs less"

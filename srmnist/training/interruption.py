@@ -1,4 +1,4 @@
-"""Signals that stop a run: the step is finished and a snapshot written first."""
+"""Signals that stop a run: it first finishes its step and writes a snapshot."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run that was asked to stop, and has stopped after a whole step.
+    """A signal has stopped a run, after a whole step.
 
     Attributes
     ----------
     status : int
-        The exit status of a process that the signal ends: 128 and the signal's number, 130 for SIGINT.
+        The exit status of a process that the signal ends: 128 plus the signal's number, so 130 for SIGINT.
     iteration : int
         The number of steps made.
     result : srmnist.training.train.Result or None
-        What the run has come to so far, the model included.
+        The results so far, with the model.
     """
 
     def __init__(self, signum: int, iteration: int, kept: bool) -> None:
-        kept_by = "which a snapshot keeps" if kept else "of which no file was written"
-        super().__init__(f"stopped by {signal.Signals(signum).name} after iteration {iteration}, {kept_by}")
+        files = "a snapshot is written" if kept else "no file is written"
+        super().__init__(f"stopped by {signal.Signals(signum).name} after iteration {iteration}; {files}")
         self.status = 128 + signum
         self.iteration = iteration
         self.result: Any = None
 
 
 class Interruption(Extension):
-    """Trainer extension, and context in which signals are noted instead of obeyed at once.
+    """Trainer extension that stops the run after a signal; as a context manager it handles the signals.
 
-    A signal may come at any moment; `noted` changes then. `signum` changes only in `latch`, which is called
-    once in each step before any extension that acts on it. So either all of a step's extensions know of the
-    signal (the snapshot is written, then the run stops) or none does.
+    A signal may come at any moment and changes only `noted`. Once in each step, before any extension that
+    acts on `signum`, `latch` sets `signum`. So either all of a step's extensions know of the signal (the
+    snapshot is written, then the run stops) or none does.
 
-    A second SIGINT raises KeyboardInterrupt at once, and any other second signal ends the process. A signal
-    that the process was started to ignore (as with nohup) stays ignored. Outside the main thread Python
-    allows no handlers, and signals do what they did before.
+    A second SIGINT raises KeyboardInterrupt at once; any other second signal ends the process. A signal that
+    the process ignored when it started (as with nohup) stays ignored. Outside the main thread Python allows
+    no handlers, so signals do what they did before.
 
     Parameters
     ----------
@@ -79,11 +79,11 @@ class Interruption(Extension):
             signal.signal(signum, handler)
 
     def latch(self, signum: int | None) -> None:
-        """Let this step's extensions know of a signal, or of none."""
+        """Tell this step's extensions of a signal; None is no signal."""
         self.signum = signum
 
     def trigger(self, trainer: Trainer) -> bool:
-        """Whether the run has been asked to stop."""
+        """Whether a signal has asked the run to stop."""
         return self.signum is not None
 
     def __call__(self, trainer: Trainer) -> None:
@@ -101,7 +101,7 @@ class Interruption(Extension):
             os._exit(128 + signum)
 
     def _silence_closed_terminals(self) -> None:
-        """Send what would be printed on a closed terminal nowhere: an error there would end the run."""
+        """Replace a closed terminal by the null device: an error of a print would end the run."""
         for number in self._terminals:
             if not os.isatty(number):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), number)

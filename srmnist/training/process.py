@@ -1,4 +1,4 @@
-"""What a run needs from its process. `Process` runs alone; distributed/ has `RankProcess`, one of several."""
+"""What a run needs from its process: `Process` is alone; `RankProcess` in distributed/ is one of several."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from srmnist.training.interruption import SIGNALS, Interruption
 
 
 class Process:
-    """The run of one process.
+    """The only process of a run.
 
     Attributes
     ----------
@@ -33,14 +33,14 @@ class Process:
     signals = SIGNALS
 
     def agreed(self) -> AbstractContextManager[None]:
-        """Context in which any process may raise UserError; then all processes stop."""
+        """Context: if any process raises UserError in it, all processes stop."""
         return nullcontext()
 
     def require_same(self, values: Mapping[str, object]) -> None:
-        """Refuse values, by the names of their flags, that are not the same in all processes."""
+        """Refuse values that differ between processes; `values` has them by the names of their flags."""
 
     def terminal(self) -> TextIO:
-        """Where the table of losses goes by default."""
+        """The stream that takes the table of losses by default."""
         return sys.stdout
 
     def device(self, gpu: int) -> chainer.backend.Device:
@@ -52,13 +52,13 @@ class Process:
         return model
 
     def optimizer(self, optimizer: chainer.Optimizer) -> chainer.Optimizer:
-        """The optimizer, which is to use the gradients of all processes."""
+        """The optimizer, made to use the gradients of all processes."""
         return optimizer
 
     def iterators(
         self, train: Sequence, test: Sequence, batchsize: int, order_sampler: Callable
     ) -> tuple[SerialIterator, SerialIterator]:
-        """The iterators over what this process trains on and over what it evaluates."""
+        """The iterators over the training and the test images of this process."""
         return (
             SerialIterator(train, batchsize, order_sampler=order_sampler),
             SerialIterator(test, batchsize, repeat=False, shuffle=False),
@@ -71,13 +71,13 @@ class Process:
         converter: Callable = concat_examples,
         loss: Callable | None = None,
     ) -> extensions.Evaluator:
-        """The evaluation at the end of each epoch: of `loss`, which is the model itself by default."""
+        """The evaluation at the end of each epoch; `loss` computes a batch's loss (default: the model)."""
         return extensions.Evaluator(iterator, model, converter, device=model.device, eval_func=loss)
 
     def begin(self, trainer: training.Trainer, interruption: Interruption) -> None:
-        """Bring all processes to the state of the leading one, just before the first step.
+        """Give all processes the state of the leading one, just before the first step.
 
-        From then on each step latches the signals that have been noted.
+        After that, each step latches the signal that was noted.
         """
         trainer.extend(
             lambda trainer: interruption.latch(interruption.noted),

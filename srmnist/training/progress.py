@@ -15,7 +15,7 @@ _INTERVAL = 100  # iterations
 
 
 class PrintReport(extensions.PrintReport):
-    """Chainer's PrintReport. The header is there when the run begins, with the epochs that it resumes."""
+    """Chainer's PrintReport; it prints the header, and the epochs of a resumed run, before the first step."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(_COLUMNS, out=_Lines(stream))
@@ -25,7 +25,7 @@ class PrintReport(extensions.PrintReport):
 
 
 class _Lines:
-    """A stream without the escape sequence with which PrintReport erases progress bars, if it shows none."""
+    """A stream. Without progress bars it leaves out the escape sequence by which PrintReport erases them."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -38,7 +38,7 @@ class _Lines:
 
 
 class ProgressBar(training.Extension):
-    """Trainer extension: Chainer's progress bars, in as many columns as the terminal has.
+    """Trainer extension: Chainer's progress bars, as wide as the terminal.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class ProgressBar(training.Extension):
         self._bars = _Bars(out=terminal)
 
     def trigger(self, trainer: training.Trainer) -> bool:  # type: ignore[override]
-        # Without a state in snapshots: a run may be resumed where there is no terminal.
+        # A trigger object would have a state in snapshots, but a run may be resumed without a terminal.
         return trainer.updater.iteration % _INTERVAL == 0
 
     def initialize(self, trainer: training.Trainer) -> None:

@@ -1,4 +1,4 @@
-"""Recipes: the article's way to train the network, and a better one for the same layers and epochs."""
+"""Recipes: how the article trains the network, and a better way for the same layers and epochs."""
 
 import functools
 import math
@@ -75,10 +75,10 @@ class Muon(UpdateRule):
 
 
 def _one_thread(array: NdArray) -> AbstractContextManager[object]:
-    """Limit NumPy's BLAS to one thread, if the array is NumPy's.
+    """Limit NumPy's BLAS to one thread, if the array is a NumPy array.
 
-    The matrices are small, so more threads would gain nothing, and BLAS's threads would keep the cores busy
-    while the engine's threads need them.
+    The matrices are small, so more threads gain nothing, and the threads of BLAS would keep cores busy that
+    the engine's threads need.
     """
     return _blas().limit(limits=1, user_api="blas") if isinstance(array, np.ndarray) else nullcontext()
 
@@ -117,7 +117,7 @@ def orthogonalise(matrix: NdArray) -> NdArray:
 class OneCycle(training.Extension):
     """Trainer extension: Adam's alpha rises linearly to its peak, and falls to zero along a cosine.
 
-    It follows from the iteration alone, so a snapshot does not hold it. (L. N. Smith and N. Topin,
+    Alpha follows from the iteration alone, so a snapshot does not hold it. (L. N. Smith and N. Topin,
     "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates", 2018.)
 
     Parameters

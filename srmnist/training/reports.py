@@ -1,22 +1,17 @@
-"""What a run reports while it goes on: the log, the loss curve, the table of losses."""
+"""What a run reports while it trains: its log, its loss curve, and a `Progress` for the caller."""
 
 import json
-import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import methodcaller
 from pathlib import Path
-from typing import NoReturn
 
 import chainer
-import numpy as np
 from chainer import reporter, training
 from chainer.backends import cuda
 from chainer.training import extensions
 from chainer.types import NdArray
 
-from srmnist.system.errors import UserError
 from srmnist.system.files import write_whole
 
 LOSS = "main/loss"
@@ -24,9 +19,9 @@ VALIDATION_LOSS = "validation/main/loss"
 
 
 class _Losses(reporter.DictSummary):
-    """Chainer's DictSummary, which sums only when it is asked to; so a GPU's losses are fetched together.
+    """Chainer's DictSummary, but it sums only when the sum is needed: a GPU's losses are fetched together.
 
-    They are summed in main memory, in their order and in float32, as Chainer does.
+    It sums in main memory, in the order of the losses and in float32, as Chainer does.
     """
 
     def __init__(self) -> None:
@@ -47,8 +42,8 @@ class _Losses(reporter.DictSummary):
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         self._sum()
-        # The sum has no entry at the end of an epoch, and one within an epoch. With an entry made here, every
-        # snapshot holds the same names.
+        # Without this line the loss would have an entry within an epoch and none at its end. Every snapshot
+        # must hold the same names.
         self._summaries[LOSS]
         super().serialize(serializer)
 
@@ -59,7 +54,7 @@ class _Losses(reporter.DictSummary):
 
 
 def _fetched(observations: list[dict[str, NdArray | float]]) -> list[dict[str, NdArray | float]]:
-    """Observations in main memory; what was on a GPU is fetched in one transfer."""
+    """Observations in main memory; all arrays on a GPU are fetched in one transfer."""
     on_device = [value for each in observations for value in each.values() if isinstance(value, cuda.ndarray)]
     if not on_device:
         return observations
@@ -104,9 +99,9 @@ class LogReport(extensions.LogReport):
 
 
 class LossCurve(training.Extension):
-    """Trainer extension that draws what LogReport has logged to ``loss.png`` at the end of each epoch.
+    """Trainer extension that draws the losses of the log to ``loss.png`` at the end of each epoch.
 
-    Chainer's PlotReport would sum every loss once more, and would draw a point too many after a resume.
+    Chainer's PlotReport would sum every loss a second time, and after a resume it draws a point too many.
     """
 
     name = "LossCurve"
@@ -130,14 +125,14 @@ class LossCurve(training.Extension):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is.
+    """The state of a run after a step.
 
     Attributes
     ----------
     iteration : int
-        Steps made.
+        Number of steps so far.
     epoch : float
-        Passes over the training images made; a whole number and a fraction within an epoch.
+        Passes over the training images so far, with a fraction within an epoch.
     is_new_epoch : bool
         Whether the last step ended an epoch.
     model : CNNAE
@@ -178,58 +173,3 @@ class Follow(training.Extension):
             log=list(trainer.get_extension("LogReport").log),
         )
         self._follow(progress)
-
-
-class StopIfDiverged(training.Extension):
-    """Trainer extension that ends the run at the first loss that is not a number, before it is recorded.
-
-    Reading a loss on a GPU waits for the GPU. So there all losses since the last reading are read together,
-    once a second and at the end of each epoch. A snapshot taken between a loss that is not a number and its
-    reading is refused by `Snapshots`: Adam has made the weights NaN, too.
-
-    Parameters
-    ----------
-    out : Path or None
-        The directory of the snapshots, if there are any.
-    """
-
-    name = "stop_if_diverged"
-    trigger = (1, "iteration")
-    priority = training.PRIORITY_EDITOR
-
-    def __init__(self, out: Path | None = None) -> None:
-        self._out = out
-        self._unread: list[tuple[int, str, NdArray]] = []
-        self._read_at = time.monotonic()
-
-    def __call__(self, trainer: training.Trainer) -> None:
-        for name, value in trainer.observation.items():
-            self._unread.append((trainer.updater.iteration, name, getattr(value, "array", value)))
-        on_device = any(isinstance(loss, cuda.ndarray) for _, _, loss in self._unread)
-        if on_device and not trainer.updater.is_new_epoch and time.monotonic() < self._read_at + 1:
-            return
-        # Weights that are NaN stay NaN: if the last losses are finite, all losses before them are.
-        last = {name: loss for _, name, loss in self._unread}
-        if not all(math.isfinite(float(loss)) for loss in last.values()):
-            self._stop()
-        self._unread.clear()
-        self._read_at = time.monotonic()
-
-    def _stop(self) -> NoReturn:
-        for iteration, name, array in self._unread:
-            loss = float(array)
-            if not math.isfinite(loss):
-                raise _diverged(f"{name} is {loss}", iteration, self._out)
-        raise AssertionError("one of the losses is not finite")
-
-
-def require_finite(arrays: Mapping[str, NdArray], iteration: int, out: Path | None) -> None:
-    """End a run whose weights, or other arrays, are not all finite."""
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise _diverged(f"{name} has a value that is not finite", iteration, out)
-
-
-def _diverged(what: str, iteration: int, out: Path | None) -> UserError:
-    kept = "" if out is None else f"; snapshots in {out} are from before"
-    return UserError(f"diverged: {what} at iteration {iteration}{kept}")

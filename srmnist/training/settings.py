@@ -84,19 +84,19 @@ def check_fit(settings: Settings, dataset: Dataset, processes: int) -> None:
     check_size(settings.size, dataset.train.images)
 
 
-# Whose images batch normalisation takes its statistics from.
+# The images from which batch normalisation takes its statistics.
 ONE_PROCESS = "normalisation by one process"
 ALL_PROCESSES = "normalisation over the images of all processes"
 OWN_IMAGES = "normalisation over each process's own images"
 
 
 def identity(settings: Settings, dataset: Dataset, processes: int = 1) -> dict[str, int | str]:
-    """What decides the computation of every step, by the names of the flags.
+    """The settings that decide what every step computes: a run goes on from snapshots of the same only.
 
     Returns
     -------
-    dict
-        Under "data" is a digest of the images.
+    dict of str to int or str
+        By the names of the flags; "data" is a digest of the images.
     """
     several = ALL_PROCESSES if settings.sync_bn else OWN_IMAGES
     recipe = settings.recipe

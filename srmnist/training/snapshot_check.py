@@ -1,4 +1,4 @@
-"""What proves a snapshot right: its counters and its log follow from the batches that the run has made."""
+"""The check of a snapshot: its counters and its log must follow from the batches that its run has made."""
 
 import json
 import math
@@ -13,7 +13,7 @@ Batches = list[tuple[int, int]]
 
 
 def parse_batches(text: str) -> Batches:
-    """The batches of a snapshot, which anybody may have made.
+    """Parse the batches of a snapshot from an unknown source.
 
     Raises
     ------
@@ -33,13 +33,13 @@ def parse_batches(text: str) -> Batches:
 
 
 def parse_log(text: str) -> list[dict[str, float]]:
-    """The log of a snapshot, which anybody may have made.
+    """Parse the log of a snapshot from an unknown source.
 
     Raises
     ------
     ValueError
-        If it is not a list with an entry for each epoch, of just the names and JSON types that LogReport
-        writes, with losses from 0 to 1, as the mean squared error of intensities from 0 to 1 is.
+        If it is not a list with an entry for each epoch, if an entry has other names or JSON types than
+        those that LogReport writes, or if a loss is not from 0 to 1 (a mean squared error of intensities).
     """
     try:
         log = json.loads(text)
@@ -80,7 +80,7 @@ def check_progress(arrays: Mapping[str, np.ndarray], images: int, batches: Batch
     Raises
     ------
     ValueError
-        It names the counter.
+        The message names the counter.
     """
     iteration = sum(number for _, number in batches)
     log = parse_log(arrays["extensions/LogReport/_log"].item())
@@ -103,7 +103,7 @@ def check_progress(arrays: Mapping[str, np.ndarray], images: int, batches: Batch
         "previous_epoch_detail": epoch + position / images,
         "_names": json.dumps([LOSS]),
         "_n": iteration - (ends[-1] if ends else 0),
-        # These are of the step before: the loop asks for its end before each step.
+        # These are the values of the step before: the loop asks before each step whether it must stop.
         "stop_trigger/previous_iteration": iteration - 1,
         "stop_trigger/previous_epoch_detail": epoch_before + position_before / images,
         "updater/iterator:main/previous_epoch_detail": epoch_before + position_before / images,

@@ -1,4 +1,4 @@
-"""Snapshots: a run on disk, from which it goes on to the same bits."""
+"""Snapshots: the state of a run on disk. A run that goes on from a snapshot ends with the same bits."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from chainer import training
 from srmnist.system.archive import holds, read_npz
 from srmnist.system.errors import UserError
 from srmnist.system.files import FileError
-from srmnist.training.reports import require_finite
+from srmnist.training.divergence import require_finite
 from srmnist.training.settings import ONE_PROCESS, OWN_IMAGES
 from srmnist.training.snapshot_check import Batches, check_progress, parse_batches
 from srmnist.weights import save_arrays
@@ -31,9 +31,9 @@ class Snapshots(training.Extension):
     Parameters
     ----------
     settings : mapping of str to int or str
-        What `identity` gives for the run. It is saved with each snapshot, and a run goes on from a snapshot
-        only if both agree. ``batchsize`` may differ where more or fewer processes make batches as large as
-        before; ``sync-bn`` may differ where one process goes on for several, or the reverse.
+        The run's `identity`. It is saved with each snapshot, and a run goes on from a snapshot only if the
+        two are equal. ``batchsize`` may differ if another number of processes makes batches of the same size
+        as before; ``sync-bn`` may differ if one process goes on for several, or the reverse.
     """
 
     name = "snapshot"
@@ -59,7 +59,7 @@ class Snapshots(training.Extension):
             path.unlink()
 
     def arrays(self, trainer: training.Trainer) -> dict[str, np.ndarray]:
-        """What a snapshot of the trainer holds."""
+        """The arrays of a snapshot of the trainer, by their names."""
         arrays = chainer.serializers.npz.serialize(trainer)
         del arrays[_ORDER]
         others = {"batches": np.asarray(json.dumps(self._batches(trainer)))} | self._saved_settings()
@@ -69,17 +69,17 @@ class Snapshots(training.Extension):
         return {f"settings/{flag}": np.asarray(value) for flag, value in self._settings.items()}
 
     def load(self, path: Path, trainer: training.Trainer) -> None:
-        """Bring a trainer to where it was when the snapshot was taken.
+        """Load a snapshot into a trainer.
 
         Raises
         ------
         FileError
             If the snapshot is damaged, or is not a snapshot of such a trainer.
         UserError
-            If it is of a run with other settings.
+            If its run had other settings.
         """
         iterator = trainer.updater.get_iterator("main")
-        # The settings first: a snapshot of other settings may hold other arrays, but its settings are wrong.
+        # The settings first: with other settings there may be other arrays, but the settings are the cause.
         expected = self._saved_settings() | {"batches": np.asarray("")}
         try:
             found = read_npz(path, expected, others=True)
@@ -102,7 +102,7 @@ class Snapshots(training.Extension):
         chainer.serializers.NpzDeserializer(arrays).load(trainer)
 
     def resume(self, source: Path, trainer: training.Trainer) -> Path:
-        """Load a snapshot, or the newest readable one in a directory; a damaged one is named on stderr.
+        """Load a snapshot, or the newest readable one in a directory; damaged ones are named on stderr.
 
         Returns
         -------
@@ -150,7 +150,7 @@ class Snapshots(training.Extension):
             )
 
     def _batches(self, trainer: training.Trainer) -> Batches:
-        """All batches made so far, as (size, how many), in their order."""
+        """All batches so far, in their order, as pairs (size, number)."""
         size = trainer.updater.get_iterator("main").batch_size
         *others, (last, number) = self._earlier or [(size, 0)]
         iterations = trainer.updater.iteration - sum(number for _, number in others)
@@ -165,7 +165,7 @@ def find_snapshots(out: Path) -> dict[int, Path]:
 
 
 def find_earlier(out: Path) -> list[Path]:
-    """The snapshots of an earlier run that a run begun anew has kept, the newest last."""
+    """The earlier run's snapshots, which the run that started over has kept; the newest last."""
     return list(_find(out, _EARLIER).values())
 
 
@@ -188,7 +188,7 @@ def set_aside(out: Path, start: Path | None) -> list[Path]:
     Returns
     -------
     list of Path
-        The new names; the first snapshot of the run will remove these files.
+        The new paths, the newest last; the first snapshot of the run removes these files.
     """
     snapshots = find_snapshots(out)
     start_at = next((i for i, path in snapshots.items() if start and path.samefile(start)), -1)

@@ -19,9 +19,10 @@ from srmnist.system.errors import UserError
 from srmnist.system.files import remove_temporaries
 from srmnist.system.locks import occupied
 from srmnist.system.mpiexec import launched_size, let_first_speak
+from srmnist.training.divergence import require_finite
 from srmnist.training.interruption import Interrupted, Interruption
 from srmnist.training.process import Process
-from srmnist.training.reports import VALIDATION_LOSS, Follow, Progress, require_finite
+from srmnist.training.reports import VALIDATION_LOSS, Follow, Progress
 from srmnist.training.settings import Settings, check_fit, identity
 from srmnist.training.snapshots import Snapshots, set_aside
 from srmnist.training.trainer import Pairs, build_trainer, initial_model, make_pairs
@@ -29,24 +30,24 @@ from srmnist.training.trainer import Pairs, build_trainer, initial_model, make_p
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has come to.
+    """The results of a run.
 
     Attributes
     ----------
     mse, degraded_mse : float
-        Mean squared error over the test images, restored and degraded; `mse` is NaN where a run was stopped
-        in its first epoch.
+        Mean squared error of the restored and of the degraded test images, intensities in [0, 1]; `mse` is
+        NaN if the run was stopped in its first epoch.
     images_per_second : float
-        Training images over the whole run's time, evaluations included.
+        Training images divided by `seconds`.
     seconds : float
-        The whole run's time, from its first step.
+        Time of the whole run with its evaluations, from its first step.
     files : list of Path
-        What was written.
+        The files written.
     model : CNNAE
         The trained model, in main memory.
     log : list of dict
-        For each epoch its number, the losses ``main/loss`` and ``validation/main/loss``, the number of steps
-        made and the seconds passed.
+        For each epoch its number ``epoch``, the losses ``main/loss`` and ``validation/main/loss``, the number
+        of steps so far ``iteration``, and the seconds so far ``elapsed_time``.
     """
 
     mse: float
@@ -68,7 +69,7 @@ def train(
 ) -> Result | None:
     """Train CNNAE; write ``model.npz``, ``log``, ``loss.png`` and snapshots to a directory, if one is given.
 
-    With a communicator all its processes call this; only that of rank 0 writes and has a result.
+    With a communicator, all its processes call this function; only rank 0 writes files and returns a result.
 
     Parameters
     ----------
@@ -77,20 +78,20 @@ def train(
     out : path, optional
         Directory for the results; it is made if it does not exist. By default nothing is written.
     resume : path, optional
-        Snapshot to go on from, or a directory: then from its newest snapshot.
+        Snapshot to go on from, or a directory: then its newest snapshot.
     terminal : text stream, optional
-        Takes the table of losses, and a progress bar if it is a terminal; by default standard output (with
-        a communicator, without the bar).
+        The table of losses is printed there, and a progress bar if it is a terminal. By default it is
+        standard output (with a communicator, without the bar).
     snapshot_every : int, optional
-        Iterations from one snapshot to the next; there is one at the end of each epoch anyway.
+        Iterations from one snapshot to the next; each epoch ends with a snapshot in any case.
     follow : callable, optional
-        Is called with a `Progress` before the run's first step, also where it goes on from a snapshot, and
-        after each step. What it computes with the model does not change the training.
+        Is called with a `Progress` before the run's first step (also if the run goes on from a snapshot) and
+        after each step. Computations with the model there do not change the training.
 
     Returns
     -------
     Result or None
-        None in the processes other than rank 0's.
+        None in all processes but rank 0.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def train(
         If SIGTERM, SIGHUP or SIGINT (Ctrl-C; a notebook's stop button) has stopped the run, after a whole
         step and a snapshot. It is a KeyboardInterrupt; its ``result`` holds the model and the log so far.
     SystemExit
-        In the processes other than rank 0's, where rank 0 has one of these.
+        In all processes but rank 0, when rank 0 raises one of these.
 
     Examples
     --------
@@ -152,7 +153,7 @@ def train(
         result = _result(trainer, model, test_pairs, _written(out))
         if out is not None:
             weights.save(out / "model.npz", model)
-        else:  # where there are snapshots, the last one has been checked
+        else:  # with `out`, the last snapshot was checked
             require_finite(chainer.serializers.npz.serialize(model), trainer.updater.iteration, out)
     return result
 
@@ -197,7 +198,7 @@ def _process(settings: Settings) -> AbstractContextManager[Process]:
 def _gpu_errors(
     device: chainer.backend.Device, settings: Settings, dataset: Dataset
 ) -> AbstractContextManager[None]:
-    """Context in which an error of the GPU becomes a UserError, which says how much memory is needed."""
+    """Context that turns a GPU's error into a UserError, which says how much memory the run needs."""
     number = device_number(device)
     if number < 0:
         return nullcontext()
@@ -208,7 +209,7 @@ def _gpu_errors(
 
 
 def _go_on(trainer: training.Trainer, snapshots: Snapshots, resume: Path, epochs: int) -> Path:
-    """Bring the trainer to where a snapshot was taken; the snapshot."""
+    """Load a snapshot into the trainer and return the snapshot's path."""
     start = snapshots.resume(resume, trainer)
     made = trainer.updater.epoch_detail
     if made > epochs:
@@ -219,7 +220,7 @@ def _go_on(trainer: training.Trainer, snapshots: Snapshots, resume: Path, epochs
 def _make_way(out: Path, start: Path | None, resume: Path | None) -> None:
     """Prepare the directory of the run, so that a later ``--resume`` finds the snapshots of this run only."""
     aside = set_aside(out, start)
-    # If `resume` is this directory, only damaged snapshots are set aside, and each has been named already.
+    # If `resume` is this directory, only damaged snapshots are set aside; each was named on stderr before.
     if aside and not (resume is not None and resume.is_dir() and resume.samefile(out)):
         begins = "begins anew" if start is None else f"goes on from {start}"
         kept = f"until its first snapshot, the earlier run's is {aside[-1]}"

@@ -1,5 +1,6 @@
-"""The trainer: iterators, updater, evaluator and extensions, as the article puts them together."""
+"""The trainer: iterators, updater, evaluator and extensions, combined as in the article."""
 
+import math
 from pathlib import Path
 from typing import TextIO
 
@@ -13,10 +14,11 @@ from srmnist.data import to_float
 from srmnist.degradation import degrade
 from srmnist.model import CNNAE
 from srmnist.system.terminal import can_redraw
+from srmnist.training.divergence import StopIfDiverged
 from srmnist.training.process import Process
 from srmnist.training.progress import PrintReport, ProgressBar
 from srmnist.training.recipes import TUNED, OneCycle, make_optimizer
-from srmnist.training.reports import LogReport, LossCurve, StopIfDiverged
+from srmnist.training.reports import LogReport, LossCurve
 from srmnist.training.settings import Settings
 
 Parts = tuple[training.updaters.StandardUpdater, extensions.Evaluator]
@@ -36,7 +38,7 @@ class EpochShuffle:
 
 
 def initial_model(seed: int) -> CNNAE:
-    """CNNAE with the initial weights of a seed; NumPy's global generator is left as it was."""
+    """CNNAE with the initial weights of a seed; NumPy's global random generator keeps its state."""
     state = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -61,7 +63,14 @@ class Pairs(TupleDataset):
 
 
 def make_pairs(images: np.ndarray, size: int) -> Pairs:
-    """Pairs (degraded, original), from images as they are stored: uint8, shape (N, H, W)."""
+    """Make pairs (degraded, original) from stored images.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (N, H, W)
+    size : int
+        Height and width that the images are shrunk to.
+    """
     originals = to_float(images, chainer.get_dtype())
     return Pairs(degrade(originals, size), originals)
 
@@ -86,9 +95,9 @@ def build_trainer(
     out : Path or None
         The directory of the results; None writes no file.
     terminal : text stream
-        Takes the table of losses.
+        The table of losses is printed there.
     process : Process, optional
-        The processes that train together.
+        This process of the run; by default it is the only one.
     """
     optimizer = process.optimizer(make_optimizer(settings.recipe, model))
     resident = isinstance(model.device, chainer.backend.GpuDevice) and chainer.get_dtype() == np.float32
@@ -99,8 +108,8 @@ def build_trainer(
     trainer = training.Trainer(updater, (settings.epoch, "epoch"), out=str(out or Path()))
     _complete(trainer)
     if settings.recipe == TUNED:
-        batches = -(-settings.epoch * len(train) // updater.get_iterator("main").batch_size)
-        trainer.extend(OneCycle(batches))
+        batches = settings.epoch * len(train) / updater.get_iterator("main").batch_size
+        trainer.extend(OneCycle(math.ceil(batches)))
     trainer.extend(evaluator)
     if process.leads:
         _add_reports(trainer, out, terminal)
@@ -118,9 +127,9 @@ def _add_reports(trainer: training.Trainer, out: Path | None, terminal: TextIO) 
 
 
 def _complete(trainer: training.Trainer) -> None:
-    """Give a new trainer what Chainer makes at the first step only: Adam's moments, and a time.
+    """Make now what Chainer makes at the first step: Adam's moments and the time of the start.
 
-    So it can be saved, and a snapshot can be loaded into it.
+    Then a new trainer can be saved, and a snapshot can be loaded into it.
     """
     for param in trainer.updater.get_optimizer("main").target.params():
         param.update_rule._init_states(param)

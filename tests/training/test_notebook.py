@@ -100,8 +100,8 @@ def test_the_stop_button_keeps_the_model_so_far_and_a_second_run_works(home, dat
     stop = stopped.value
     assert isinstance(stop, Interrupted)
     assert stop.iteration == 12
-    kept = "which a snapshot keeps" if out else "of which no file was written"
-    assert str(stop) == f"stopped by SIGINT after iteration 12, {kept}"
+    kept = "a snapshot is written" if out else "no file is written"
+    assert str(stop) == f"stopped by SIGINT after iteration 12; {kept}"
     assert [entry["epoch"] for entry in stop.result.log] == [1]
     restored = srmnist.restore(srmnist.degrade(srmnist.load_mnist()[1][:2]), stop.result.model)
     assert np.isfinite(restored).all()

@@ -108,7 +108,7 @@ def test_stopped_run_prints_the_command_that_continues_to_the_same_bits(data, ou
     done = run_forked(command(data, out), before=signalled(getattr(signal, name)))
     assert (done.returncode, complaints(done.stderr)) == (status, "")
     *_, said, continuation = done.stdout.splitlines()
-    assert said == f"stopped by {name} after iteration 12, which a snapshot keeps; to go on:"
+    assert said == f"stopped by {name} after iteration 12; a snapshot is written; to go on:"
     assert snapshots(out) == [8, 12]
     assert not (out / "model.npz").exists()
     continuation = shlex.split(continuation)
@@ -120,7 +120,7 @@ def test_stopped_run_prints_the_command_that_continues_to_the_same_bits(data, ou
 
 
 def test_signal_that_comes_too_late_for_a_step_s_snapshot_stops_the_run_after_the_next(data, out):
-    """So that "which a snapshot keeps" is true."""
+    """So that "a snapshot is written" is true."""
 
     def before() -> None:
         genuine = Snapshots.__call__
@@ -134,7 +134,7 @@ def test_signal_that_comes_too_late_for_a_step_s_snapshot_stops_the_run_after_th
 
     done = run_forked(command(data, out), before=before)
     assert done.returncode == 143
-    assert f"after iteration {STEPS + 1}, which a snapshot keeps" in done.stdout
+    assert f"after iteration {STEPS + 1}; a snapshot is written" in done.stdout
     assert snapshots(out) == [STEPS, STEPS + 1]
 
 

@@ -11,8 +11,9 @@ from srmnist.engine.cpu.simd import LANES, REGISTERS
 
 C1, C2, C3 = 16, 32, 64  # channels of the outputs of conv1, conv2 and conv3
 
-# Winograd's F(4×4, 3×3) computes a tile of 4×4 output pixels from 6×6 input pixels, with 36 products.
-STEP = 4
+# Winograd's F(4×4, 3×3) computes a tile of 4×4 output pixels from 6×6 input pixels, with 36 products. Tiles
+# begin 4 pixels apart.
+STRIDE = 4
 SIDE = 6
 POSITIONS = SIDE * SIDE
 
@@ -27,8 +28,8 @@ _BAND_TILES = 14
 class Band(NamedTuple):
     """The rows ``first`` to ``last`` of an image's tiles, each of ``across`` tiles.
 
-    Transformed tiles have ``slots`` rows, at least as many as there are tiles, so that the matrix products
-    need not treat the last rows apart.
+    Transformed tiles have ``slots`` rows: at least one for each tile, and a number that is divisible by
+    `TILE_ROWS`, so the matrix products need no special case for the last rows.
     """
 
     first: int
@@ -46,14 +47,14 @@ def ceil_divide(dividend, divisor):
 @register_jitable
 def padded_shape(height, width):
     """Height and width of a padded image: a border of one pixel around whole tiles."""
-    return STEP * ceil_divide(height, STEP) + 2, STEP * ceil_divide(width, STEP) + 2
+    return STRIDE * ceil_divide(height, STRIDE) + 2, STRIDE * ceil_divide(width, STRIDE) + 2
 
 
 @register_jitable
 def band_shape(height, width):
     """Rows of tiles in a band, tiles in a row, and slots."""
-    across = ceil_divide(width, STEP)
-    rows = min(ceil_divide(height, STEP), max(1, _BAND_TILES // across))
+    across = ceil_divide(width, STRIDE)
+    rows = min(ceil_divide(height, STRIDE), max(1, _BAND_TILES // across))
     return rows, across, ceil_divide(rows * across, TILE_ROWS) * TILE_ROWS
 
 
@@ -61,8 +62,8 @@ def band_shape(height, width):
 def scratch_sizes(height, width):
     """Floats that each part of the scratch memory needs for images of one size.
 
-    They are: a padded image of 64 channels, an image of 64 channels, a band's transformed tiles, and the
-    lines between a transform's two halves.
+    The parts are a padded image of 64 channels, an image of 64 channels, a band's transformed tiles, and the
+    lines that the first half of a transform gives to the second.
     """
     padded_height, padded_width = padded_shape(height, width)
     slots = band_shape(height, width)[2]
@@ -78,4 +79,4 @@ def scratch_sizes(height, width):
 def scratch_size(height, width):
     """Floats of scratch memory that a thread needs: two padded images, an image, a band's `kernels.Tiles`."""
     padded, image, transformed, lines = scratch_sizes(height, width)
-    return 2 * padded + image + 3 * transformed + lines + STEP**2 * LANES
+    return 2 * padded + image + 3 * transformed + lines + STRIDE**2 * LANES

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from srmnist.engine.cpu import products, winograd
-from srmnist.engine.cpu.geometry import STEP, Band, band_shape, ceil_divide, scratch_sizes
+from srmnist.engine.cpu.geometry import STRIDE, Band, band_shape, ceil_divide, scratch_sizes
 from srmnist.engine.cpu.simd import LANES, fma, load, load_three, splat, store, where_positive
 
 
@@ -71,7 +71,7 @@ def convolve(padded, u, tiles, out):
     height, width, outputs = out.shape
     inputs = padded.shape[2]
     rows, across, slots = band_shape(height, width)
-    down = ceil_divide(height, STEP)
+    down = ceil_divide(height, STRIDE)
     for first in range(0, down, rows):
         band = Band(first, min(first + rows, down), across, slots)
         winograd.transform_input(padded, band, tiles.first, tiles.lines)
@@ -88,15 +88,15 @@ def _transform_outputs(m, band, lines, tile, out):
         at = c
         for ty in range(band.first, band.last):
             for tx in range(band.across):
-                to = STEP * (ty * width + tx) * channels + c
-                down, across = min(STEP, height - STEP * ty), min(STEP, width - STEP * tx)
-                if down == STEP and across == STEP:
+                to = STRIDE * (ty * width + tx) * channels + c
+                down, across = min(STRIDE, height - STRIDE * ty), min(STRIDE, width - STRIDE * tx)
+                if down == STRIDE and across == STRIDE:
                     winograd.transform_output(m, at, plane, lines, out, to, width * channels, channels)
                 else:
-                    winograd.transform_output(m, at, plane, lines, tile, 0, STEP * LANES, LANES)
+                    winograd.transform_output(m, at, plane, lines, tile, 0, STRIDE * LANES, LANES)
                     for y in range(down):
                         for x in range(across):
-                            pixel = load(tile, (STEP * y + x) * LANES)
+                            pixel = load(tile, (STRIDE * y + x) * LANES)
                             store(out, to + (y * width + x) * channels, pixel)
                 at += channels
 
@@ -125,7 +125,7 @@ def convolve_gradient(padded, u, tiles, g, a, norm, du, dx):
     height, width, outputs = g.shape
     inputs = padded.shape[2]
     rows, across, slots = band_shape(height, width)
-    down = ceil_divide(height, STEP)
+    down = ceil_divide(height, STRIDE)
     for first in range(0, down, rows):
         band = Band(first, min(first + rows, down), across, slots)
         v, z, m, lines = tiles.first, tiles.second, tiles.third, tiles.lines
@@ -147,11 +147,11 @@ def _transform_gradients(g, a, norm, band, lines, z):
         scale, shift = load(norm, 3 * channels + c), load(norm, 4 * channels + c)
         to = c
         for ty in range(band.first, band.last):
-            down = height - STEP * ty
+            down = height - STRIDE * ty
             for tx in range(band.across):
-                at = STEP * (ty * width + tx) * channels + c
-                across = width - STEP * tx
-                for x in range(STEP):
+                at = STRIDE * (ty * width + tx) * channels + c
+                across = width - STRIDE * tx
+                for x in range(STRIDE):
                     y0 = y1 = y2 = y3 = zero
                     if x < across:
                         y0 = _unnormalise(g, a, at, factors, scale, shift)

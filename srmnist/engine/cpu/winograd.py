@@ -28,7 +28,7 @@ one row and one pixel in. Transformed tiles are (36, slots, C): those of one ban
 import numpy as np
 from numba import njit
 
-from srmnist.engine.cpu.geometry import POSITIONS, SIDE, STEP
+from srmnist.engine.cpu.geometry import POSITIONS, SIDE, STRIDE
 from srmnist.engine.cpu.simd import LANES, fma, load, load_three, splat, store
 
 _A, _B = 5 / 8, 3 / 2
@@ -174,14 +174,14 @@ def transform_input(x, band, v, lines):
     for c in range(0, channels, LANES):
         to = c
         for ty in range(band.first, band.last):
-            at = STEP * ty * row + c
+            at = STRIDE * ty * row + c
             for column in range(width):
                 d0, d1, d2, d3, d4, d5 = _six(x, at, row)
                 _store_six(lines, column * LANES, width * LANES, _evaluate_input(d0, d1, d2, d3, d4, d5))
                 at += channels
             for tx in range(band.across):
                 for line in range(SIDE):
-                    d0, d1, d2, d3, d4, d5 = _six(lines, (line * width + STEP * tx) * LANES, LANES)
+                    d0, d1, d2, d3, d4, d5 = _six(lines, (line * width + STRIDE * tx) * LANES, LANES)
                     values = _evaluate_input(d0, d1, d2, d3, d4, d5)
                     _store_six(v, to + SIDE * line * plane, plane, values)
                 to += channels
@@ -197,7 +197,7 @@ def transform_output(m, at, plane, lines, out, to, row, column):
         store(lines, (SIDE + x) * LANES, y1)
         store(lines, (2 * SIDE + x) * LANES, y2)
         store(lines, (3 * SIDE + x) * LANES, y3)
-    for y in range(STEP):
+    for y in range(STRIDE):
         m0, m1, m2, m3, m4, m5 = _six(lines, SIDE * y * LANES, LANES)
         y0, y1, y2, y3 = _interpolate(m0, m1, m2, m3, m4, m5)
         store(out, to, y0)
@@ -210,14 +210,14 @@ def transform_output(m, at, plane, lines, out, to, row, column):
 @njit
 def transform_gradient_column(column, lines, y0, y1, y2, y3):
     """A dy of one column of a tile's gradient, one vector of channels: the first half of A dy Aᵀ."""
-    _store_six(lines, column * LANES, STEP * LANES, _interpolate_transposed(y0, y1, y2, y3))
+    _store_six(lines, column * LANES, STRIDE * LANES, _interpolate_transposed(y0, y1, y2, y3))
 
 
 @njit
 def transform_gradient_rows(lines, z, to, plane):
     """Z = (A dy) Aᵀ of one tile, one vector of channels: the second half of A dy Aᵀ."""
     for line in range(SIDE):
-        at = STEP * line * LANES
+        at = STRIDE * line * LANES
         y0, y1 = load(lines, at), load(lines, at + LANES)
         y2, y3 = load(lines, at + 2 * LANES), load(lines, at + 3 * LANES)
         _store_six(z, to + SIDE * line * plane, plane, _interpolate_transposed(y0, y1, y2, y3))
@@ -256,7 +256,7 @@ def _spread_line(m, at, plane, channels, across, lines, to):
         store(lines, to + 3 * LANES, d3)
         p, q = d4, d5
         at += channels
-        to += STEP * LANES
+        to += STRIDE * LANES
     store(lines, to, p)
     store(lines, to + LANES, q)
 
@@ -266,7 +266,7 @@ def _add_lines(lines, dx, ty, c):
     """Add B times the six lines of row `ty` of tiles to a padded image, for the vector of channels at `c`."""
     _, width, channels = dx.shape
     row = width * channels
-    to = STEP * ty * row + c
+    to = STRIDE * ty * row + c
     for column in range(width):
         v0, v1, v2, v3, v4, v5 = _six(lines, column * LANES, width * LANES)
         d0, d1, d2, d3, d4, d5 = _evaluate_input_transposed(v0, v1, v2, v3, v4, v5)

@@ -12,7 +12,7 @@ import srmnist  # first: it makes Chainer import  # isort: skip
 import chainer
 from conftest import write_idx
 from helpers.gpu_engine import to_host, why_no_gpu
-from srmnist.training import reports, train as runs
+from srmnist.training import divergence, reports, train as runs
 from srmnist.engine.gpu import function, plan, updater as updaters
 from srmnist.engine.gpu.updater import Resident, resident_evaluation, resident_updater
 from srmnist.soak.small_runs import finish, results, small_data, train_command
@@ -274,8 +274,8 @@ def observe(trainer, extension, *losses):
 
 def test_losses_on_a_device_are_waited_for_once_a_second_only(trainer, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(reports.time, "monotonic", lambda: now[0])
-    extension = reports.StopIfDiverged()
+    monkeypatch.setattr(divergence.time, "monotonic", lambda: now[0])
+    extension = divergence.StopIfDiverged()
     for second in range(3):
         now[0] = second + 0.5
         observe(trainer, extension, *(late(0.1) for _ in range(100)))
@@ -285,7 +285,7 @@ def test_losses_on_a_device_are_waited_for_once_a_second_only(trainer, monkeypat
 
 
 def test_a_loss_on_a_device_that_is_not_finite_is_named_with_its_iteration(trainer):
-    extension = reports.StopIfDiverged()
+    extension = divergence.StopIfDiverged()
     observe(trainer, extension, *map(late, (0.1, 0.2, np.nan, np.nan)))
     trainer.updater.is_new_epoch = True
     with pytest.raises(srmnist.UserError, match="diverged: main/loss is nan at iteration 3"):

@@ -292,7 +292,7 @@ def test_signal_to_mpiexec_stops_all_ranks_and_prints_the_command_that_continues
     assert (process.returncode, said_by_ranks(stderr)) == (128 + signal.SIGUSR1, "")
     assert (out / "snapshot_iter_5.npz").exists()
     *_, said, remark, continuation = stdout.splitlines()
-    assert said == "stopped by SIGUSR1 after iteration 5, which a snapshot keeps; to go on:"
+    assert said == "stopped by SIGUSR1 after iteration 5; a snapshot is written; to go on:"
     assert "--host" in remark  # a flag that no process of the job can know of
     # As printed, by a shell that finds neither mpiexec nor Python. What the environment says here are those
     # flags: it is root's, with fewer cores than ranks.
