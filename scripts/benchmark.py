@@ -50,6 +50,8 @@ def parse_args():
     mpi = "time instead 1 and 2 processes of mpiexec, with one thread each"
     parser.add_argument("--mpi", action="store_true", help=mpi)
     args = parser.parse_args()
+    if args.batchsize > 60_000:
+        parser.error(f"argument -b/--batchsize: {args.batchsize}: MNIST has 60,000 training images")
     if args.mpi and args.gpu >= 0:
         parser.error("argument --mpi: times processes on the CPU only")
     if args.plot and (args.mpi or args.gpu >= 0):

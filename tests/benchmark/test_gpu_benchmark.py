@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import srmnist
-from conftest import ROOT
+from conftest import ROOT, run_python
 from helpers.gpu_engine import why_no_gpu
 from srmnist.benchmark import first_card, kernels, measure, variants
 from srmnist.engine.gpu import plan
@@ -77,6 +77,22 @@ def test_check_runs_the_tests_that_are_marked_gpu(tmp_path):
     assert "1 passed, 1 deselected" in first_card.passed(tmp_path / "tests")
 
 
+# Imports what checks a GPU, and collects its tests, without the packages that only other work needs.
+BARE = """
+import sys, pytest
+for name in ("cv2", "matplotlib", "skimage", "PIL", "threadpoolctl"):
+    sys.modules[name] = None
+from srmnist.benchmark import first_card
+sys.exit(pytest.main(["--collect-only", "-q", "-m", "gpu", "-p", "no:cacheprovider", sys.argv[1]]))
+"""
+
+
+def test_check_of_a_gpu_needs_no_package_for_pictures():
+    done = run_python("-c", BARE, ROOT / "tests", cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_gpu_engine.py::test_reference_trajectory_is_followed[gpu]" in done.stdout
+
+
 @pytest.mark.parametrize(("status", "last"), [(1, "1 failed, 3 passed in 1.00s"), (0, "4 skipped in 1.00s")])
 def test_tests_that_fail_or_are_all_skipped_stop_the_check(monkeypatch, tmp_path, capsys, status, last):
     done = subprocess.CompletedProcess([], status, f"much\n{last}\n", "")
@@ -103,6 +119,7 @@ def test_without_a_gpu_it_is_refused_and_nothing_is_written(monkeypatch, tmp_pat
         ("benchmark.py --gpu 0 --plot figure.png", "--plot"),
         ("benchmark.py --gpu 0 --mpi", "--mpi"),
         ("benchmark.py --kernels", "--gpu"),
+        ("benchmark.py --gpu 0 --kernels -b 400000000", "--batchsize"),
         ("check_gpu.py --gpu -1", "--gpu"),
     ],
 )
