@@ -1,4 +1,4 @@
-"""What the GPU is to do, as plain data: kernels, their blocks and threads, and the buffers that they take.
+"""The GPU's work as plain data: kernels, their blocks and threads, and the buffers that they take.
 
 Nothing here needs CuPy. `device.Device` runs such a list on a GPU; the tests run the same list, with the same
 kernels, grids and buffer sizes, on the CPU.
@@ -50,7 +50,7 @@ CONSTANTS |= {name: i for names in (_NORM, COEFFICIENTS) for i, name in enumerat
 CONSTANTS |= {"PARAMETERS": COUNT, "TILE_H": _TILE_H, "TILE_W": _TILE_W, "THREADS": _THREADS, "WIDE": _WIDE}
 CONSTANTS |= {"ROWS2": _ROWS[2], "ROWS3": _ROWS[3], "SUMMED": _SUMMED}
 
-# Where a launch goes: on from the one before; beside those that follow; or on, once nothing is left beside.
+# When a launch runs: after those before it on the chain; beside the chain; or after all that is beside it, too.
 CHAIN, BESIDE, JOINED = range(3)
 
 
@@ -58,7 +58,7 @@ class Launch(NamedTuple):
     """One kernel's launch.
 
     An argument is a buffer's name, None for a null pointer, or a scalar of the kernel's type.
-    `order` is `CHAIN`, `BESIDE` or `JOINED`; at the end of a list, nothing is left beside.
+    `order` is `CHAIN`, `BESIDE` or `JOINED`; a list ends when all its launches have ended.
     """
 
     kernel: str
@@ -213,8 +213,8 @@ def _output(shape: Shape, t: str | None, gy: str | None, *wanted: str | None) ->
 def backward(shape: Shape, train: bool) -> list[Launch]:
     """All of "gradient" but conv4's bias, from "gz" and what `forward` left, with the same `train`.
 
-    The chain goes from the output to the first layer; the gradients of weights, which nothing in the chain
-    needs, are computed beside it.
+    The chain goes from the output to the first layer. It does not need the gradients of weights; these are
+    computed beside it.
     """
     tiles, size = shape.tiles(), _size(shape)
 

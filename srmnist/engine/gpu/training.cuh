@@ -69,8 +69,8 @@ extern "C" __global__ void __launch_bounds__(WIDE)
 }
 
 // A convolution's gradient, (outputs, inputs, 3, 3) from `at` in `gradient`: the sum of the blocks' `partials`,
-// (blocks, inputs, 9, outputs). A block has SUMMED weights, 64 bytes of each partial gradient, and takes these in
-// slices, as what it waits for is memory.
+// (blocks, inputs, 9, outputs). A block has SUMMED weights, 64 bytes of each partial gradient. Its threads share the
+// partial gradients, so that many reads are under way at once.
 extern "C" __global__ void __launch_bounds__(WIDE)
     sum_partials(const float* partials, int blocks, int inputs, int outputs, float* gradient, int at) {
     constexpr int SLICES = WIDE / SUMMED;

@@ -1,8 +1,7 @@
 """A model's arrays as views of the few vectors that the kernels read and write.
 
 Parameters, gradients, running statistics and Adam's moments stay where Chainer keeps them, under the same
-names; only their arrays become views. So snapshots, figures and everything else that reads the model work as
-before.
+names; only their arrays become views. So all code that reads the model works as before.
 """
 
 from __future__ import annotations
@@ -54,8 +53,8 @@ def _is_plain(rule: chainer.UpdateRule, optimizer: chainer.Optimizer) -> bool:
 class Vectors:
     """The vectors of a model, for which `computes` holds, that an optimiser is set up with.
 
-    Making them moves the model's arrays into the vectors. They must not be replaced by others afterwards; to
-    write into them is right.
+    Making them moves the model's arrays into the vectors. Do not replace these arrays afterwards; their
+    contents may change.
 
     Parameters
     ----------

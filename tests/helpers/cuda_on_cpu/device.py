@@ -77,7 +77,7 @@ class HostDevice:
         self.captures = 0
 
     def compile(self) -> None:
-        """Compiled they are."""
+        """The kernels are compiled already."""
 
     def empty(self, size: int, dtype: type) -> np.ndarray:
         poison = np.nan if np.dtype(dtype).kind == "f" else -(2**31)
