@@ -50,7 +50,7 @@ CONSTANTS |= {name: i for names in (_NORM, COEFFICIENTS) for i, name in enumerat
 CONSTANTS |= {"PARAMETERS": COUNT, "TILE_H": _TILE_H, "TILE_W": _TILE_W, "THREADS": _THREADS, "WIDE": _WIDE}
 CONSTANTS |= {"ROWS2": _ROWS[2], "ROWS3": _ROWS[3], "SUMMED": _SUMMED}
 
-# When a launch runs: after those before it on the chain; beside the chain; or after all that is beside it, too.
+# When a launch runs: after those before it on the chain; beside the chain; or after all that runs beside it.
 CHAIN, BESIDE, JOINED = range(3)
 
 
