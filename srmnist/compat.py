@@ -8,6 +8,7 @@ Each patch below says which file of Chainer needs it; a patch is applied only wh
 
 import importlib
 import importlib.util
+import os
 import sys
 import types
 import warnings
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import Any
+
+from srmnist.system.errors import UserError, first_line
 
 _BROKEN = (
     "Chainer was imported before srmnist and failed, which leaves it half loaded. "
@@ -77,8 +80,14 @@ class _PatchingLoader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         add_numpy_names()
-        with import_stand_ins(), _without_advice():
-            self._loader.exec_module(module)
+        try:
+            with import_stand_ins(), _without_advice():
+                self._loader.exec_module(module)
+        except (TypeError, ValueError) as error:  # what Chainer's reading of its environment variables raises
+            names = ", ".join(sorted(name for name in os.environ if name.startswith("CHAINER_")))
+            if not names:
+                raise
+            raise UserError(f"environment variable {names}: {first_line(error)}") from error
 
 
 def add_numpy_names() -> None:

@@ -1,5 +1,6 @@
 """Chainer 7.8.1 imports and runs, and the user's process is otherwise left alone."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 import srmnist  # noqa: F401 – what is tested here is that this has happened
 from conftest import run_python
+from helpers.users import SCRIPTS, refusal
 
 
 def python(code: str, *flags: str, cwd: Path | None = None) -> str:
@@ -175,3 +177,10 @@ def test_worker_processes_import_chainer_themselves(method, tmp_path):
     done = run_python(program, cwd=tmp_path)
     assert done.stdout == "(2, 1, 10, 10)\n", done.stderr
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("variable", "value"), [("CHAINER_DTYPE", "half"), ("CHAINER_DEBUG", "yes")])
+def test_environment_variable_that_chainer_refuses_is_named_in_one_line(variable, value, tmp_path):
+    environment = {**os.environ, variable: value}
+    done = run_python(SCRIPTS / "restore.py", "none.png", cwd=tmp_path, env=environment)
+    assert refusal(done).startswith(f"environment variable {variable}: ")

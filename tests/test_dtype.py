@@ -52,6 +52,22 @@ def test_training_in_float64_agrees_and_its_weights_are_used_in_float32(tmp_path
     assert write_figures(out / "model.npz", tmp_path / "figures", str(tmp_path))
 
 
+def test_training_in_mixed16_learns_and_in_float16_says_that_adam_needs_more(tmp_path):
+    images = srmnist.load_dataset().train.images[:16, 8:20, 8:20]
+    for half in ("train", "t10k"):
+        write_idx(tmp_path / f"{half}-images-idx3-ubyte", images)
+    # Steps enough for the running statistics: before, plain Chainer overflows when it evaluates, too.
+    settings = Settings(epoch=3, batchsize=1, data=str(tmp_path))
+    with chainer.using_config("dtype", chainer.mixed16):
+        result = train(settings, None, terminal=io.StringIO())
+    assert result.log[-1]["main/loss"] < result.log[0]["main/loss"]
+    with (
+        chainer.using_config("dtype", np.dtype(np.float16)),
+        pytest.raises(srmnist.UserError, match=r"^diverged: .*; CHAINER_DTYPE=float16 .* take mixed16"),
+    ):
+        train(settings, None, terminal=io.StringIO())
+
+
 def test_weights_with_other_numbers_than_floats_are_refused(weights):
     with np.load(weights) as npz:
         arrays = dict(npz)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+import chainer
 import numpy as np
 from chainer import training
 from chainer.backends import cuda
@@ -72,4 +73,7 @@ def require_finite(arrays: Mapping[str, NdArray], iteration: int, out: Path | No
 
 def _diverged(what: str, iteration: int, out: Path | None) -> UserError:
     kept = "" if out is None else f"; snapshots in {out} are from before"
-    return UserError(f"diverged: {what} at iteration {iteration}{kept}")
+    # The article's code diverges in float16, too: Adam's epsilon, 1e-8, is zero there.
+    narrow = chainer.config.dtype == np.float16
+    advice = "; CHAINER_DTYPE=float16 is too narrow for Adam: take mixed16 or float32" if narrow else ""
+    return UserError(f"diverged: {what} at iteration {iteration}{kept}{advice}")
