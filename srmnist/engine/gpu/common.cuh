@@ -3,9 +3,9 @@
 // The numbers in capitals (C1, TILE_H, W1, ...) come from plan.CONSTANTS, which stand before this text.
 //
 // Activations are channels-last, (B, H, W, C) in float32; images of one channel are (B, H, W). Each block of
-// threads has one tile of TILE_H x TILE_W pixels of one image, or, in weight_gradient, a band of rows.
-// Sums over all pixels are taken tile by tile: each block writes its partial sums, and a later kernel adds them
-// up in an order that depends on the shapes alone. So two runs give the same bits.
+// threads has one tile of TILE_H x TILE_W pixels of one image, or, in weight_gradient, a band of rows. Sums
+// over all pixels are taken tile by tile: each block writes its partial sums, and a later kernel adds them up
+// in an order that depends on the shapes alone. So two runs give the same bits.
 //
 // The code is plain enough for a C++ compiler, too: the tests run it on the CPU.
 //
@@ -99,8 +99,8 @@ template <int KIND, int N> struct Input {
     }
 };
 
-// CHUNK channels, from `chunk`, of an edged tile of a convolution's input with CI channels; zero outside of the
-// image. A thread reads four channels of a pixel at once.
+// CHUNK channels, from `chunk`, of an edged tile of a convolution's input with CI channels; zero outside of
+// the image. A thread reads four channels of a pixel at once.
 template <int KIND, int CI>
 __device__ inline void load_tile(const float* a, const float* g, const float* norm, Tile tile, int chunk,
                                  float (*to)[EDGED_H][EDGED_W]) {
@@ -126,8 +126,8 @@ __device__ inline void load_image(const float* x, Tile tile, float (*to)[EDGED_W
     }
 }
 
-// Sum and sum of squares of a few floats, in single precision relative to the first of them: a large mean does
-// not swamp the variance, and only the result is in double precision, which many GPUs compute slowly.
+// Sum and sum of squares of a few floats, in single precision relative to the first of them: a large mean
+// does not swamp the variance, and only the result is in double precision, which many GPUs compute slowly.
 struct Moments {
     float pivot = 0.0f, sum = 0.0f, squares = 0.0f;
     int count = 0;

@@ -4,8 +4,8 @@
 template <int ALL, int OWN>
 struct Channels {
     static constexpr int WIDTH = OWN < 4 ? OWN : 4, COUNT = ALL / OWN, STRIDE = WIDTH * COUNT;
-    // Neighbouring threads read the same channels, and those two apart neighbouring vectors: then 128-bit reads
-    // of shared memory take half as long. `mine` is which channels, `other` what else tells threads apart.
+    // Neighbouring threads read the same channels, and those two apart neighbouring vectors: then 128-bit
+    // reads of shared memory take half as long. `mine` tells which channels, `other` which thread of these.
     int mine, other;
     __device__ explicit Channels(int thread)
         : mine(thread / 2 % COUNT), other(thread % 2 + thread / (2 * COUNT) * 2) {}
@@ -24,11 +24,10 @@ struct Channels {
 
 // A convolution from CI channels to CO, in tiles; a thread computes PIXELS x OWN outputs.
 //
-// Its input is a (and g) read as `Input<KIND>` says, with the coefficients `norm_in`; its weights are packed from
-// `at` on.
-// Forward, out is the convolution, and sums (blocks, 2, CO) get each tile's sum and sum of squares, unless
-// they are null. Backward, the convolution is the gradient behind a ReLU of `before` with `norm_out`: out is
-// the gradient before it, g, and sums get those of g and of g * (before - mean).
+// Its input is a (and g) read as `Input<KIND>` says, with the coefficients `norm_in`; its weights are packed
+// from `at` on. Forward, out is the convolution, and sums (blocks, 2, CO) get each tile's sum and sum of
+// squares, unless they are null. Backward, the convolution is the gradient behind a ReLU of `before` with
+// `norm_out`: out is the gradient before it, g, and sums get those of g and of g * (before - mean).
 template <int CI, int CO, int KIND, bool BACKWARD>
 __device__ void conv3x3(const float* a, const float* g, const float* norm_in, const float* packed, int at,
                         const float* before, const float* norm_out, float* out, double* sums, int height,
@@ -114,11 +113,11 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
     }
 }
 
-// A row of TILE_W + 2 * BORDER pixels of an input with C channels, from `left - BORDER` on, as `Input<KIND>` reads
-// it; zero outside of the image. `row` is counted from the tile's first.
+// A row of TILE_W + 2 * BORDER pixels of an input with C channels, from `left - BORDER` on, as `Input<KIND>`
+// reads it; zero outside of the image. `row` is counted from the tile's first.
 template <int KIND, int C, int THREADS, int BORDER>
-__device__ inline void load_row(const float* a, const float* g, const Input<KIND, 4>& input, Tile tile, int row,
-                                float4* to) {
+__device__ inline void load_row(const float* a, const float* g, const Input<KIND, 4>& input, Tile tile,
+                                int row, float4* to) {
     const long long first = (tile.first() + (long long)row * tile.width) * C + threadIdx.x % (C / 4) * 4;
     for (int i = threadIdx.x / (C / 4); i < TILE_W + 2 * BORDER; i += THREADS / (C / 4)) {
         float values[4];

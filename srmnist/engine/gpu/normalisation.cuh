@@ -15,8 +15,8 @@ __device__ inline void totals(const double* sums, int tiles, double* scratch, do
 // The first four rows of `norm`; a block for each channel.
 //
 // By the batch's own statistics, `average` (2, C), the running mean and variance, are updated as
-// chainer.functions.batch_normalization does, with Bessel's correction, unless they are null. Where `sums` are
-// null, it is the running statistics by which the layer normalises.
+// chainer.functions.batch_normalization does, with Bessel's correction, unless they are null. Where `sums`
+// are null, it is the running statistics by which the layer normalises.
 extern "C" __global__ void __launch_bounds__(THREADS)
     statistics(const double* sums, int tiles, const float* parameters, int gamma, int beta, float* norm,
                float* average, long long count, double eps, double decay) {
@@ -40,10 +40,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     norm[MEAN * channels + c] = (float)mean;
     norm[INVERSE_STD * channels + c] = (float)inverse_std;
     if (sums == nullptr || average == nullptr) return;
-    double correction = count / (count > 1 ? count - 1.0 : 1.0);
-    float fresh_mean = (float)((1.0 - decay) * mean), fresh_variance = (float)((1.0 - decay) * correction * variance);
-    average[c] = average[c] * (float)decay + fresh_mean;
-    average[channels + c] = average[channels + c] * (float)decay + fresh_variance;
+    variance *= count / (count > 1 ? count - 1.0 : 1.0);
+    average[c] = average[c] * (float)decay + (float)((1.0 - decay) * mean);
+    average[channels + c] = average[channels + c] * (float)decay + (float)((1.0 - decay) * variance);
 }
 
 // The gradients of gamma and beta, and the last three rows of `norm`; a block for each channel.
@@ -52,8 +51,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // a is scale * (g - sum(g) / count - n * sum(g * n) / count), linear in g and a. With running statistics
 // (`batch` is 0) it is scale * g.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    bn_gradient(const double* sums, int tiles, float* norm, float* gradient, int gamma, int beta, long long count,
-                int batch) {
+    bn_gradient(const double* sums, int tiles, float* norm, float* gradient, int gamma, int beta,
+                long long count, int batch) {
     __shared__ double scratch[THREADS];
     double sum, projection;
     totals(sums, tiles, scratch, sum, projection);

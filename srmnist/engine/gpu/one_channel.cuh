@@ -10,8 +10,8 @@ template <int C> struct Lanes {
     static constexpr int SIZE = C == C1 ? THREADS : WIDE, COUNT = SIZE / C;
 };
 
-// Call `use(row, column, at, read(row, column, at))` for each of the thread's pixels inside the image; `at` counts
-// from the tile's first value. Four are read before the first is used: their reads are under way together.
+// Call `use(row, column, at, read(row, column, at))` for each of the thread's pixels inside the image; `at`
+// counts from the tile's first value. Four are read before the first is used, so the reads overlap.
 template <int C, class Read, class Use>
 __device__ inline void each_pixel(Tile tile, Read read, Use use) {
     constexpr int AT_ONCE = 4;

@@ -4,11 +4,11 @@
 extern "C" __global__ void __launch_bounds__(WIDE)
     gather(const int* indices, const float* inputs, const float* targets, float* x, float* t, int pixels,
            long long total) {
-    for (long long i = (long long)blockIdx.x * WIDE + threadIdx.x; i < total; i += (long long)gridDim.x * WIDE) {
-        long long from = (long long)indices[i / pixels] * pixels + i % pixels;
-        x[i] = inputs[from];
-        t[i] = targets[from];
-    }
+    const long long i = (long long)blockIdx.x * WIDE + threadIdx.x;
+    if (i >= total) return;
+    const long long from = (long long)indices[i / pixels] * pixels + i % pixels;
+    x[i] = inputs[from];
+    t[i] = targets[from];
 }
 
 // The convolutions' weights in the layouts that the kernels read.
@@ -20,7 +20,7 @@ extern "C" __global__ void __launch_bounds__(WIDE) pack(const float* parameters,
     if (i < P2) from = W1, inputs = 1, outputs = C1, at = i - P1;
     else if (i < P3) from = W2, inputs = C1, outputs = C2, at = i - P2;
     else if (i < P4) from = W3, inputs = C2, outputs = C3, at = i - P3;
-    else if (i < Q2) from = W4, inputs = 1, outputs = C3, at = i - P4;  // its one output is what is spread from
+    else if (i < Q2) from = W4, inputs = 1, outputs = C3, at = i - P4;  // of one output
     else if (i < Q3) from = W2, inputs = C2, outputs = C1, at = i - Q2, reversed = true;
     else from = W3, inputs = C3, outputs = C2, at = i - Q3, reversed = true;
     // packed (inputs, 9, outputs); reversed, its inputs are the convolution's outputs.
@@ -29,15 +29,16 @@ extern "C" __global__ void __launch_bounds__(WIDE) pack(const float* parameters,
                          : parameters[from + (output * inputs + input) * 9 + tap];
 }
 
-// The gradient of the sigmoid's input, gz, from the output y and its gradient gy; each block's sum for the bias's.
-// With t, gy is that of the mean squared error of y against t, and each block's sum of squared errors comes, too.
+// The gradient of the sigmoid's input, gz, from the output y and its gradient gy; each block's sum for the
+// bias's. With t, gy is that of the mean squared error of y against t, and each block's sum of squared errors
+// comes, too.
 extern "C" __global__ void __launch_bounds__(WIDE)
     output_gradient(const float* y, const float* t, const float* gy, float* gz, double* bias_sums,
                     double* loss_sums, long long total) {
     __shared__ double scratch[WIDE];
     double mine = 0.0, errors = 0.0;
     const float coefficient = 2.0f / total;
-    for (long long i = (long long)blockIdx.x * WIDE + threadIdx.x; i < total; i += (long long)gridDim.x * WIDE) {
+    for (long long i = blockIdx.x * WIDE + threadIdx.x; i < total; i += gridDim.x * WIDE) {
         float error = t != nullptr ? y[i] - t[i] : 0.0f, g = t != nullptr ? coefficient * error : gy[i];
         gz[i] = g * y[i] * (1.0f - y[i]);
         mine += gz[i];
@@ -50,8 +51,8 @@ extern "C" __global__ void __launch_bounds__(WIDE)
     loss_sums[blockIdx.x] = loss;
 }
 
-// From the blocks' sums: the bias's gradient, and the loss, which is a mean over `total`. One block; what is not
-// wanted is null.
+// From the blocks' sums: the bias's gradient, and the loss, which is a mean over `total`. One block; what is
+// not wanted is null.
 extern "C" __global__ void __launch_bounds__(WIDE)
     sum_scalars(const double* bias_sums, const double* loss_sums, int blocks, float* gradient, float* loss,
                 long long total) {
@@ -68,9 +69,9 @@ extern "C" __global__ void __launch_bounds__(WIDE)
     if (loss != nullptr) *loss = (float)(errors / total);
 }
 
-// A convolution's gradient, (outputs, inputs, 3, 3) from `at` in `gradient`: the sum of the blocks' `partials`,
-// (blocks, inputs, 9, outputs). A block has SUMMED weights, 64 bytes of each partial gradient. Its threads share the
-// partial gradients, so that many reads are under way at once.
+// A convolution's gradient, (outputs, inputs, 3, 3) from `at` in `gradient`: the sum of the blocks'
+// `partials`, (blocks, inputs, 9, outputs). A block has SUMMED weights, 64 bytes of each partial gradient.
+// Its threads share the partial gradients, so that many reads are under way at once.
 extern "C" __global__ void __launch_bounds__(WIDE)
     sum_partials(const float* partials, int blocks, int inputs, int outputs, float* gradient, int at) {
     constexpr int SLICES = WIDE / SUMMED;
@@ -79,7 +80,8 @@ extern "C" __global__ void __launch_bounds__(WIDE)
     const int i = blockIdx.x * SUMMED + lane;
     double mine = 0.0;
     if (i < size)
-        for (int block = slice; block < blocks; block += SLICES) mine += partials[(long long)block * size + i];
+        for (int block = slice; block < blocks; block += SLICES)
+            mine += partials[(long long)block * size + i];
     slices[slice][lane] = mine;
     __syncthreads();
     if (slice > 0 || i >= size) return;
