@@ -48,8 +48,8 @@ def prepare_chainer() -> None:
 class _ChainerFinder(MetaPathFinder):
     """Finds ``chainer`` and ``chainer.testing`` as Python does, and gives them `_PatchingLoader`.
 
-    ``chainer.testing`` is not imported with ``chainer``. It imports pytest, where that is installed, for half
-    a second. ``gradient_check``, which the article's own import line names, needs it.
+    ``chainer.testing`` is imported later than ``chainer``: by ``gradient_check``, which the article's import
+    line names. If pytest is installed, ``chainer.testing`` imports it, which takes half a second.
     """
 
     def find_spec(
@@ -66,7 +66,7 @@ class _ChainerFinder(MetaPathFinder):
 
 
 class _PatchingLoader(Loader):
-    """Imports a module with everything in place that the module misses."""
+    """Imports a module while all patches that it needs are applied."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
@@ -91,14 +91,14 @@ class _PatchingLoader(Loader):
 
 
 def add_numpy_names() -> None:
-    """Give NumPy back the two names that Chainer still uses while it runs.
+    """Add to NumPy the two names that it has removed and that Chainer still uses after its import.
 
     ``numpy.float``, gone since NumPy 1.24, is the built-in float: ``functions/array/resize_images.py``
     computes its sampling grid with it. ``numpy.sctypes``, gone since NumPy 2.0, lists the scalar types:
     ``functions/array/as_strided.py`` reads it at import and again in backward.
 
-    They are set on NumPy itself: Chainer compares modules by identity (``xp is numpy``), so single files
-    cannot be given a stand-in for ``numpy``.
+    They are set on NumPy itself, because Chainer compares modules by identity (``xp is numpy``): a stand-in
+    for ``numpy`` in single files would not be equal.
     """
     import numpy  # takes 0.2 s
 
@@ -146,7 +146,7 @@ def import_stand_ins() -> Iterator[None]:
 
 
 def _on_demand(name: str) -> types.ModuleType:
-    """A module with the names of another, which is imported when the first of them is used."""
+    """A stand-in for a module: the real module is imported when one of its names is first used."""
     module = types.ModuleType(name)
     module.__getattr__ = lambda attribute: getattr(  # type: ignore[method-assign]
         importlib.import_module(name), attribute
@@ -156,7 +156,7 @@ def _on_demand(name: str) -> types.ModuleType:
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Hide three warnings about CuPy while Chainer is imported: no user can do anything about them.
+    """Hide three warnings about CuPy while Chainer is imported, because users cannot act on them.
 
     Chainer warns that cuDNN is not enabled and advises to reinstall CuPy. That does not help: CuPy 14 has no
     cuDNN part, and CuPy 13 warns if cuDNN is missing. No engine needs it. CuPy warns that NCCL is missing

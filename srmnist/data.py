@@ -20,8 +20,8 @@ from srmnist.system.files import FileError, open_regular
 _IMAGES_MAGIC = 0x00000803
 _LABELS_MAGIC = 0x00000801
 
-# gzip makes images 5 to 10 times smaller, and zeros 1,000 times. A file that unpacks to more than 64 MB
-# (80,000 images of MNIST's size) and to more than 100 times its size is made to do harm.
+# gzip makes images 5 to 10 times smaller, and zeros 1,000 times. A file is refused as harmful if it unpacks
+# to more than 64 MB (80,000 images of MNIST's size) and to more than 100 times its own size.
 _UNPACKED_UNASKED = 64 << 20
 _MOST_PACKED = 100
 
@@ -187,7 +187,7 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
 
 
 def _read_at_most(file: BinaryIO | gzip.GzipFile, size: int) -> bytearray:
-    """Read up to `size` bytes; memory grows with what is read, as a header may claim too much."""
+    """Read up to `size` bytes, in parts: the header may claim more than the file holds."""
     body = bytearray()
     while len(body) < size:
         chunk = file.read(min(size - len(body), 1 << 24))

@@ -1,7 +1,7 @@
-"""Everything drawn: the article's figures, and plots of what evaluations measured.
+"""All figures: those of the article, the loss curve, and plots of evaluations.
 
-Each function draws with matplotlib's own defaults. The user's matplotlibrc may ask for what these figures
-do not allow for (LaTeX for all text, for example).
+Each function draws with matplotlib's own defaults, because these figures do not work with every setting of a
+user's matplotlibrc (LaTeX for all text, for example).
 """
 
 import io
@@ -33,8 +33,8 @@ _with_defaults = matplotlib.style.context("default")
 class Figure(matplotlib.figure.Figure):
     """A matplotlib figure that a notebook shows.
 
-    pyplot does not know it: so no backend is chosen for the user, and nothing stays open. A notebook shows
-    pyplot's figures only, unless a figure has the method below.
+    It is made without pyplot, so no backend is chosen for the user, and no figure stays open. A notebook
+    shows only pyplot's figures and objects with the method below.
     """
 
     def _repr_png_(self) -> bytes:

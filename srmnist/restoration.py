@@ -1,4 +1,4 @@
-"""Restoration: trained weights are loaded, and a model restores images."""
+"""Restoration: load trained weights and restore images with the model."""
 
 from pathlib import Path
 

@@ -39,7 +39,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         if np.asarray(array).dtype.hasobject:
             raise TypeError(f"{name} holds Python objects, which could only be pickled")
     buffer = io.BytesIO()
-    # Chainer keeps names in sets, whose order is another one in every process.
+    # Chainer keeps the names in sets, and each process has another order of a set.
     np.savez_compressed(buffer, **dict(sorted(arrays.items())))  # type: ignore[arg-type]
     write_whole(path, lambda file: file.write(buffer.getbuffer()))
 
@@ -47,7 +47,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def load_weights(path: str | Path, model: Link) -> Link:
     """Load weights into a model: all of them, or none and one clear error.
 
-    Unlike Chainer's ``load_npz`` this never unpickles, so the file may come from anybody.
+    Unlike Chainer's ``load_npz`` it never unpickles, so a file from an unknown source is safe.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def load_weights(path: str | Path, model: Link) -> Link:
     Raises
     ------
     FileError
-        If the file is damaged, or does not hold finite weights of just this model.
+        If the file is damaged, or does not hold exactly this model's weights, all finite.
     """
     path = Path(path)
     try:

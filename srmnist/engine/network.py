@@ -18,7 +18,7 @@ SHAPES = [
 
 
 class Layer(NamedTuple):
-    """What belongs to one of the first three layers: weights, and the parameters of its normalisation."""
+    """The parameters of one of the first three layers: weights, and those of its normalisation."""
 
     w: Any
     gamma: Any
@@ -26,7 +26,7 @@ class Layer(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """The inputs of an engine's function, or what belongs to each: an array, a variable, a gradient."""
+    """The inputs of an engine's function: their arrays, their variables or their gradients."""
 
     x: Any
     layers: tuple[Layer, ...]
@@ -39,7 +39,7 @@ class Inputs(NamedTuple):
         return cls(flat[0], (Layer(*flat[1:4]), Layer(*flat[4:7]), Layer(*flat[7:10])), *flat[10:])
 
     def flat(self) -> list[Any]:
-        """X and the eleven parameters, in the order of `parameters`."""
+        """The same as one list: x, then the eleven parameters in the order of `parameters`."""
         return [self.x, *self.layers[0], *self.layers[1], *self.layers[2], self.w4, self.bias]
 
 
@@ -83,7 +83,7 @@ def differentiable_gradients(
     links : sequence of Link
         The three batch normalisations.
     train : bool
-        Whether they used the batch's own statistics.
+        Whether the normalisations used the batch's own statistics.
     inputs : sequence of Variable
         x (B, 1, H, W), then the eleven parameters.
     indexes : sequence of int

@@ -1,4 +1,4 @@
-"""Evaluation: a trained model restores a whole test set, and is measured beside simpler ways to enlarge."""
+"""Evaluation: a trained model restores a test set and is compared with interpolation."""
 
 import sys
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def evaluate(
     gpu : int, default -1
         CUDA device number; negative is the CPU.
     terminal : text stream, optional
-        Takes the tables, each line as soon as it is measured; by default standard output.
+        The tables are printed there, each line as soon as it is measured; by default standard output.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def evaluate(
     UserError
         If a file or the device is not usable; nothing has then been written.
     OSError, UnicodeError
-        If `terminal` does not take the tables; the files have then been written.
+        If the tables cannot be printed; the files have then been written.
     """
     output = Output(terminal or sys.stdout)
     model = load_model(model_file, gpu)

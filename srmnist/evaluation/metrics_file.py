@@ -1,4 +1,4 @@
-"""``metrics.json``: what an evaluation has measured, written for other programs and read back."""
+"""``metrics.json``: the measures of an evaluation, for other programs and for `draw_sizes`."""
 
 import json
 import math
@@ -73,7 +73,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _jsonable(summary: Summary) -> dict[str, float | None]:
-    """A summary without infinity, which JSON does not have: the PSNR of an image without error."""
+    """A summary as JSON: JSON has no infinity (the PSNR of an image without error), so it becomes null."""
     return {
         name: None if value is None or math.isinf(value) else value for name, value in asdict(summary).items()
     }

@@ -11,7 +11,7 @@ from srmnist.system.device import device_errors, select_device
 # The rows of the table that every evaluation has.
 DEGRADED, RESTORED, ORIGINAL = "degraded", "restored", "original"
 
-# Training images that each image is compared with. All 60,000 would take three times as long.
+# Number of training images that each image is compared with. All 60,000 would take three times as long.
 NEIGHBOURS = 20_000
 
 
@@ -59,7 +59,7 @@ class Summary:
     ssim : float or None
         Mean structural similarity.
     readability : float or None
-        Share of digits that a 1-nearest-neighbour classifier recognises.
+        Fraction of digits that a 1-nearest-neighbour classifier recognises.
     """
 
     mse: float
@@ -99,7 +99,18 @@ class Judge:
             self.neighbours = len(self._known)
 
     def scores(self, images: np.ndarray) -> Scores:
-        """Measure images (N, 1, H, W), each against the original of the same number."""
+        """Measure images, each against the original with the same index.
+
+        Parameters
+        ----------
+        images : ndarray of float32, shape (N, 1, H, W)
+            Intensities in [0, 1].
+
+        Raises
+        ------
+        UserError
+            If the GPU is out of memory, or fails.
+        """
         readable = None
         if self.neighbours:
             with device_errors(self._gpu):

@@ -9,12 +9,12 @@ from srmnist.evaluation.scores import DEGRADED, RESTORED, Scores, Summary
 
 
 class Output:
-    """A stream that takes lines. If it fails, the evaluation goes on, and `check` raises the error.
+    """Prints lines to a stream. If that fails, the evaluation goes on, and `check` raises the error later.
 
     Parameters
     ----------
     stream : text stream or None
-        None takes nothing: there is no standard output under ``pythonw``.
+        None prints nothing: under ``pythonw`` there is no standard output.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -40,7 +40,7 @@ def row(name: str, summary: Summary) -> str:
     """A line of the first table: the measures of all images."""
     return (
         f"{name:10}{summary.mse:9.6f}{summary.psnr_mean:9.3f}{summary.psnr_of_mse:13.3f}"
-        f"{_share(summary.ssim):>8}{_share(summary.readability):>8}"
+        f"{_three_digits(summary.ssim):>8}{_three_digits(summary.readability):>8}"
     )
 
 
@@ -51,12 +51,12 @@ def class_table(classes: Mapping[str, np.ndarray], scores: Mapping[str, Scores])
         before, after = (scores[name].summary(chosen) for name in (DEGRADED, RESTORED))
         pairs = (
             f"{before.psnr_mean:.3f} → {after.psnr_mean:.3f}",
-            f"{_share(before.ssim)} → {_share(after.ssim)}",
-            f"{_share(before.readability)} → {_share(after.readability)}",
+            f"{_three_digits(before.ssim)} → {_three_digits(after.ssim)}",
+            f"{_three_digits(before.readability)} → {_three_digits(after.readability)}",
         )
         lines.append(f"{label:>5}{chosen.sum():8,}{pairs[0]:>17}{pairs[1]:>16}{pairs[2]:>16}")
     return "\n".join(lines)
 
 
-def _share(value: float | None) -> str:
+def _three_digits(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"

@@ -37,7 +37,7 @@ def export(model_file: Path, html_file: Path, size: int = 10) -> int:
         The file to write; its directory is made if it does not exist. The same weights and size make the
         same file.
     size : int, default 10
-        Where the page's slider stands at first.
+        Height and width that the page shrinks to at first, until the user moves the slider.
 
     Returns
     -------
@@ -90,9 +90,9 @@ def page_data(model: CNNAE, size: int) -> dict[str, Any]:
     dict
         ``weights`` are float32, see `fold`; ``channels`` are the numbers of planes between the convolutions;
         ``parameters`` says how many numbers were trained; ``digits`` are the first test image of each digit,
-        uint8; ``prototypes`` come from `reader.pack`; ``accuracy`` is the share of MNIST's test images that
-        the reader reads correctly; the slider stands at ``size`` and begins at ``smallest``. Arrays are in
-        base64.
+        uint8; ``prototypes`` come from `reader.pack`; ``accuracy`` is the fraction of MNIST's test images
+        that the reader reads correctly; the slider stands at ``size`` and begins at ``smallest``. Arrays are
+        in base64.
     """
     test = embedded_mnist().test
     known, accuracy = _prototypes()
@@ -139,7 +139,7 @@ def fold(model: CNNAE) -> list[tuple[np.ndarray, np.ndarray]]:
 
 @cache
 def _prototypes() -> tuple[np.ndarray, float]:
-    """What the reader compares with, and its share of right answers on MNIST's test images."""
+    """The reader's prototypes, and the fraction of MNIST's test images that it reads correctly."""
     train, test = embedded_mnist()
     known = reader.prototypes(train)
     return known, float((reader.read(test.images, known) == test.labels).mean())

@@ -4,7 +4,7 @@ The reader names the most similar of 500 mean digits, 50 for each digit. They ar
 (S. P. Lloyd, "Least squares quantization in PCM", 1982) of 20,000 of MNIST's training images. `digit.js` has
 the same reader.
 
-All arithmetic is in whole numbers, so every machine gets the same centres: float32 holds each sum exactly.
+All arithmetic is in whole numbers, so every computer gets the same centres: float32 holds each sum exactly.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""NumPy archives (npz) from anybody: only what is expected is read, and no claim of theirs is trusted."""
+"""NumPy archives (npz) from unknown sources: only expected arrays are read, and no header is trusted."""
 
 import io
 import math
@@ -63,7 +63,7 @@ def read_npz(
 
 
 def holds(path: Path, name: str) -> bool:
-    """Whether a file is an archive with an array of that name, good or not."""
+    """Whether a file is an archive with an array of that name, damaged or not."""
     try:
         with _opened(path) as archive:
             return name in _members(archive)
@@ -73,7 +73,7 @@ def holds(path: Path, name: str) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open an archive; whatever fails in the block is the file's fault."""
+    """Open an archive; any error in the block becomes a FileError about the file."""
     data = read_regular(path, _LARGEST_FILE)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -116,7 +116,7 @@ def _read(
     if member.file_size > (_LARGEST_TEXT if text else nbytes) + _HEADER_ROOM:
         raise _UnfitError(f"{name} claims {member.file_size:,} bytes, too many for {_describe(expected)}")
     with archive.open(member) as file:
-        data = file.read(member.file_size)  # no further than checked; at its end zipfile compares the CRC
+        data = file.read(member.file_size)  # not more than was checked; then zipfile compares the CRC
     header = _HEADER.match(data)
     if header is None:
         raise _UnfitError(f"{name} is not an array")
@@ -135,7 +135,7 @@ def _read(
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise _UnfitError(f"{name} holds NaN or infinite values")
     if text:
-        array.item()  # raises at a code that is not a character's
+        array.item()  # raises an error if a code is not a character
     return array
 
 

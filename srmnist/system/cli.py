@@ -1,4 +1,4 @@
-"""What every script shares: its flags, the line that it starts with, and how it ends."""
+"""The common parts of the scripts: flags, the first line of output, and the exit status."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that reports a wrong flag in one line."""
 
     def parse(self) -> argparse.Namespace:
-        """The flags of this process; then tell a user at a terminal that the script is on its way.
+        """Parse the flags; then tell a user at a terminal that Chainer is being loaded.
 
         A script imports Chainer after this: that takes a second, and much longer from a slow disk.
         """
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
 def number_gpu(args: Sequence[str]) -> list[str]:
     """Give a ``--gpu`` without a value the value 0.
 
-    argparse would take the next argument for the value: the file name in ``restore.py -g seven.png``.
+    argparse would take the next argument as the value: the file name in ``restore.py -g seven.png``.
     """
     numbered = list(args)
     for index, (flag, following) in enumerate(zip_longest(args, args[1:], fillvalue="")):
@@ -93,8 +93,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     A `UserError` and a full disk become one line on stderr and exit status 2. Ctrl-C becomes status 130.
     """
     prepare_streams()
-    # Figures are written to files. The backend of a notebook, from whose cell the script may have been
-    # started, may not be installed here.
+    # Figures are written to files. A notebook's cell may have started the script, and the notebook's backend
+    # may not be installed here.
     os.environ["MPLBACKEND"] = "agg"
     try:
         main()
@@ -129,7 +129,7 @@ def _speaker() -> str:
 
 
 def _discard_output() -> None:
-    """Let Python's last flush of what could not be written go to the null device instead of failing."""
+    """Send output that could not be written to the null device; else Python's last flush would fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -11,7 +11,7 @@ from srmnist.system.errors import UserError, first_line
 
 _OLDEST_CUPY = 13  # older versions do not run on today's NumPy and GPUs
 _INSTALL = "install it with: pip install 'cupy-cuda13x[ctk]' (or cupy-cuda12x[ctk], as your driver allows)"
-# What the compiler and the matrix products of CuPy raise; where these classes lie differs from CuPy to CuPy.
+# Errors of CuPy's compiler and matrix products. Their modules differ between CuPy's versions.
 _LIBRARY_ERRORS = ("CompileException", "NVRTCError", "CUBLASError")
 _DRIVER = "nvidia-smi shows the driver and the newest CUDA that it allows"
 
@@ -48,7 +48,7 @@ def select_device(gpu: int = -1) -> chainer.backend.Device:
             ) from error
         raise UserError(f"--gpu {gpu}: CUDA does not answer ({first_line(error)}); {_DRIVER}") from error
     if gpu >= count:
-        raise UserError(f"--gpu {gpu}: no such GPU; this machine has {count}, numbered from 0")
+        raise UserError(f"--gpu {gpu}: no such GPU; this computer has {count}, numbered from 0")
     with device_errors(gpu):
         device = chainer.get_device(f"@cupy:{gpu}")
         device.use()
@@ -57,7 +57,7 @@ def select_device(gpu: int = -1) -> chainer.backend.Device:
 
 
 def device_number(device: chainer.backend.Device) -> int:
-    """The number by which ``--gpu`` names a device: negative for the CPU."""
+    """The number of a device, as ``--gpu`` takes it: negative for the CPU."""
     return device.device.id if isinstance(device, chainer.backend.GpuDevice) else -1
 
 
@@ -75,7 +75,7 @@ def device_errors(gpu: int, needed: int = 0) -> Iterator[None]:
     Raises
     ------
     UserError
-        If the device is out of memory, or a call of CUDA, of its compiler or of cuBLAS fails.
+        If the device is out of memory, or if a call of CUDA, of its compiler or of cuBLAS fails.
     """
     if gpu < 0:
         yield
@@ -105,7 +105,7 @@ def _missing() -> str:
 
 
 def _try_out(version: str, gpu: int) -> None:
-    """Run a small kernel and a matrix product: what is missing is found now, not in the middle of a run."""
+    """Run a small kernel and a matrix product: a missing library is found now, not in the middle of a run."""
     cupy = cuda.cupy
     try:
         ones = cupy.ones((2, 2), "float32")

@@ -13,8 +13,8 @@ from typing import BinaryIO
 from srmnist.system.errors import UserError
 from srmnist.system.locks import open_locked
 
-# At other errors than these a directory cannot be synced at all (EINVAL and the like on CIFS, DrvFs and
-# VirtualBox's folders; no permission to read it; Windows), and the file in it is whole nevertheless.
+# With any other error the directory cannot be synced at all, but the file in it is whole: EINVAL and similar
+# errors on CIFS, DrvFs and VirtualBox's folders; no permission to read the directory; Windows.
 _DISK_FAULTS = {errno.EIO, errno.ENOSPC, errno.EDQUOT}
 
 
@@ -23,7 +23,7 @@ class FileError(UserError):
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that `path` is the old file or the new one at any moment, also if the power fails.
+    """Write a file whole: at any moment `path` is the old or the new file, also after a power failure.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     ------
     UserError
         If there is no room or no permission, or if `path` is a directory, a pipe or a device. `path` is then
-        what it was.
+        unchanged.
     """
     try:
         _replace(Path(os.path.realpath(path)), write)
@@ -47,10 +47,10 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     if path.exists() and not path.is_file():  # root could replace /dev/null
         raise OSError("it is not a file")
-    # No longer than any name may be, however long the name of `path` is.
+    # A short name: `path` may have the longest name that the file system allows.
     temporary = path.with_name(f".part-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        # The lock tells `remove_temporaries` that this process lives.
+        # The lock tells `remove_temporaries` that this process is alive.
         descriptor, _ = open_locked(temporary)
         with open(descriptor, "wb") as file:
             write(file)
@@ -68,7 +68,7 @@ def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Have the names in a directory reach the disk, where directories can be synced."""
+    """Write a directory's list of names to the disk, if the file system can sync directories."""
     try:
         descriptor = os.open(directory, os.O_RDONLY)
         try:
@@ -132,7 +132,7 @@ def remove_temporaries(directory: Path) -> None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; a pipe or a device, which might never end, is refused.
+    """Open a file for reading. A pipe or a device is refused, because it might never end.
 
     Raises
     ------

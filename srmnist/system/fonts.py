@@ -1,4 +1,4 @@
-"""Names of files in figures: as much of them as the fonts of this machine can show."""
+"""Captions in figures, with the names of files if this computer has fonts for them."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -13,7 +13,7 @@ _OWN = "DejaVu Sans"  # comes with matplotlib
 def caption(name: str, details: str) -> str:
     """The line "name, details", without the name if no installed font has its characters.
 
-    Bytes of a file name that are no text, and control characters, become U+FFFD.
+    Control characters, and bytes of a file name that are not text, become U+FFFD.
     """
     text = "".join(character if character.isprintable() else "\ufffd" for character in name)
     return details if families(text) is None else f"{text}, {details}"
@@ -26,14 +26,14 @@ def families(text: str) -> list[str] | None:
     Returns
     -------
     list of str or None
-        For the property ``fontfamily`` of matplotlib's texts; None if this machine has no font for the text.
+        For the property ``fontfamily`` of matplotlib's texts; None if this computer has no font for the text.
     """
     missing = set(map(ord, text)) - _characters(font_manager.findfont(_OWN))
     if not missing:
         return [_OWN]
     for path in _installed():
         if missing <= _characters(path):
-            font_manager.fontManager.addfont(path)  # matplotlib knows those of its first start only
+            font_manager.fontManager.addfont(path)  # matplotlib lists the fonts at its first start only
             return [_OWN, FT2Font(path).family_name]
     return None
 

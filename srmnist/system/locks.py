@@ -1,7 +1,7 @@
-"""Locks on files: the kernel takes a lock away when the process that holds it ends, however it ends.
+"""Locks on files. The kernel releases a lock when its process ends, also when the process is killed.
 
-The package filelock does not serve here. Where a file system has no locks, its newer versions use a marker
-file instead, and the marker of a killed run would refuse the run that resumes it.
+The package filelock cannot be used: on a file system without locks its newer versions create a marker file
+instead, and the marker of a killed run would stop the run that resumes it.
 """
 
 import errno
@@ -25,7 +25,7 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-# What a file system without locks answers: Lustre, some NFS and FUSE.
+# Errors of file systems without locks: Lustre, some NFS and FUSE.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
@@ -35,7 +35,7 @@ def open_locked(path: Path) -> tuple[int, bool]:
     Returns
     -------
     descriptor : int
-        The open file; closing it gives the lock back.
+        The open file; closing it releases the lock.
     locked : bool
         False where the file system has no locks.
 
@@ -50,7 +50,7 @@ def open_locked(path: Path) -> tuple[int, bool]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         try:
             locked = _try_lock(descriptor)
-            # The last holder may have removed the file in between; another process would make a new one.
+            # The process that held the lock may have removed the file; another would then lock a new file.
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor, locked
         except OSError:
@@ -60,10 +60,10 @@ def open_locked(path: Path) -> tuple[int, bool]:
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Lock an open file; whether the file system has locks."""
+    """Lock an open file; return False if the file system has no locks."""
     try:
         _lock(descriptor)
-    except PermissionError as error:  # Windows' word for what another process holds
+    except PermissionError as error:  # on Windows: another process holds the lock
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
     except OSError as error:
         if error.errno in _NO_LOCKS:
@@ -74,7 +74,7 @@ def _try_lock(descriptor: int) -> bool:
 
 @contextmanager
 def occupied(out: Path) -> Iterator[None]:
-    """Make a directory and hold it for one run; if the block fails, remove what was made for it.
+    """Make a directory and lock it for one run; if the block fails, remove what this function has made.
 
     The lock is on the file ``.lock``. Where the file system has no locks, the run goes on without one and
     says so on stderr.

@@ -1,4 +1,4 @@
-"""What a process knows about the mpiexec that has started it, without MPI; and how to start it again."""
+"""The mpiexec that has started this process: rank, size and command line, without importing MPI."""
 
 import argparse
 import os
@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-# Set for each process by Open MPI's mpiexec; and by MPICH's, Intel's and Slurm's srun --mpi=pmi2.
+# Environment variables of each process: Open MPI's; and those of MPICH, Intel MPI and srun --mpi=pmi2.
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-# Seconds that the other processes wait for the first one, which may be that much later on a busy computer.
+# Seconds that the other processes wait for the first one; on a busy computer it may be so much slower.
 _PATIENCE = 15.0
 
 
@@ -27,7 +27,7 @@ def launched_size() -> int:
 
 
 def let_first_speak() -> None:
-    """Wait for the first process's error message before printing one that all processes probably share.
+    """Wait for the first process's error message: all processes probably print the same message.
 
     When the first process ends, mpiexec ends the others, and the user reads one line. If it does not end,
     this process prints its own message. Without mpiexec there is no wait.
@@ -45,7 +45,7 @@ def resume_command(flags: Sequence[str] = ("-r", "--resume")) -> str:
     Parameters
     ----------
     flags : sequence of str
-        The names of the flag that the command line ends with, and that is left out before.
+        The names of the flag. The command line ends with it, and an earlier use of it is left out.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=True)
     parser.add_argument(*flags, nargs="?", dest="left_out")

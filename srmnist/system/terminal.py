@@ -1,4 +1,4 @@
-"""Standard streams and terminals: what can be written to them."""
+"""Standard streams and terminals: which output they can take."""
 
 import os
 import sys
@@ -8,16 +8,16 @@ _COLUMNS = 80  # of a terminal that does not say how wide it is
 
 
 def prepare_streams() -> None:
-    """Let a script write to its standard streams whatever they are.
+    """Make writing to the standard streams safe, for the rest of the process.
 
-    A missing stream (``>&-``, ``pythonw``, a service) becomes one that takes everything. A character that the
-    stream's encoding does not have becomes a question mark.
+    A missing stream (``>&-``, ``pythonw``, a service) becomes the null device. A character that the stream's
+    encoding does not have becomes a question mark.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            # A file opened later would get the free number, and what C libraries print would go into it.
+            # A file opened later would get the free descriptor, and C libraries would print into that file.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

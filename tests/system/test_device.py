@@ -108,7 +108,7 @@ def test_cuda_that_does_not_answer_is_told_in_its_words(gpus):
 
 def test_number_that_no_gpu_has_is_refused(gpus):
     gpus(2)
-    assert refused(2) == "--gpu 2: no such GPU; this machine has 2, numbered from 0"
+    assert refused(2) == "--gpu 2: no such GPU; this computer has 2, numbered from 0"
 
 
 @pytest.mark.parametrize("kind", ["allocation", "runtime"])

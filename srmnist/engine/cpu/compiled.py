@@ -24,11 +24,10 @@ _ENGINE = Path(__file__).parent
 
 
 def compiled(function: Callable) -> Callable:
-    """Compile a function at its first call, to run without Python's global lock; keep the machine code on
-    disk.
+    """Compile a function at its first call and keep the machine code on disk; it needs no global lock.
 
-    A damaged file is replaced. Where nothing can be kept, each process compiles anew. On a terminal, stderr
-    says that the compilation takes a while, and why its result cannot be kept.
+    A damaged file is replaced. If nothing can be written, each process compiles again. If stderr is a
+    terminal, a line there says that the compilation takes a while, or why its result cannot be kept.
     """
     directory, problem = _directory()
     if directory is None:
@@ -44,7 +43,7 @@ def compiled(function: Callable) -> Callable:
 
 
 class _Cache:
-    """A function's cache on disk, whose failures are no failures of the program."""
+    """A function's cache on disk; its errors do not stop the program."""
 
     def __init__(self, cache: Any, problem: str) -> None:
         self._cache, self._problem = cache, problem
@@ -66,7 +65,7 @@ class _Cache:
         return found
 
     def save_overload(self, signature: Any, machine_code: Any) -> None:
-        """Keep the machine code for a signature, where that is possible."""
+        """Keep the machine code for a signature, if the disk allows it."""
         try:
             self._cache.save_overload(signature, machine_code)
         except OSError as error:
@@ -75,7 +74,7 @@ class _Cache:
 
 @cache
 def _say(line: str) -> None:
-    """Say a line on stderr, once, if that is an open terminal."""
+    """Write a line on stderr, once, if stderr is an open terminal."""
     with suppress(AttributeError, OSError, ValueError):  # there is no stderr, or it is closed
         if sys.stderr.isatty():
             sys.stderr.write(f"srmnist: {line}\n")

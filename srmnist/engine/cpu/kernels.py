@@ -1,8 +1,8 @@
 """Convolution between many channels, normalisation, ReLU, and their gradients, each for one image.
 
 Arrays are contiguous float32. An image is (H, W, C), channels last. A padded image has a border of zeros, and
-the image begins one row and one pixel in (`geometry.padded_shape`). A batch normalisation is (3, C): what it
-multiplies with, what it adds, and the mean. U is the Winograd transform of a convolution's weights, as
+the image begins one row and one pixel in (`geometry.padded_shape`). A batch normalisation is (3, C): its
+factor, its summand, and the mean. U is the Winograd transform of a convolution's weights, as
 `layouts.transformed` returns it.
 """
 

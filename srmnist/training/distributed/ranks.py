@@ -1,4 +1,4 @@
-"""`RankProcess`: one process of a run of several."""
+"""`RankProcess`: one of several processes of a run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from srmnist.training.process import Process
 
 
 class AgreedError(UserError):
-    """A UserError on which all ranks have stopped, each at the same place."""
+    """A UserError at which all ranks stop, at the same place of the program."""
 
 
 class RankProcess(Process):
-    """The run of several processes; this is one of them.
+    """One of several processes of a run.
 
     Parameters
     ----------
@@ -151,9 +151,9 @@ class RankProcess(Process):
 
 
 class _Pipe:
-    """A stream that says it is not a terminal: mpiexec gives its processes a terminal of its own.
+    """A stream that is never a terminal.
 
-    What they print goes through mpiexec, whose own output may be a file.
+    mpiexec gives its processes a terminal, but passes their output on to its own, which may be a file.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -167,7 +167,7 @@ class _Pipe:
 
 
 def _divide_cores(world: Any) -> None:
-    """Give each engine as many threads as this rank's part of the cores that it shares with other ranks."""
+    """Set this rank's number of threads: its cores, divided by the number of ranks that use them too."""
     try:
         from srmnist.engine.cpu import threads
     except ImportError:  # no Numba, no engine

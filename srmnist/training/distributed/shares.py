@@ -16,9 +16,10 @@ class ShareIterator(iterators.SerialIterator):
     """One rank's share of each batch that a `SerialIterator` of one process would make.
 
     The batches, their order and all counters are those of one process with batches of ``size * batchsize``
-    images. Of these, this rank takes the `rank`-th `batchsize` images. A batch at the end of an epoch is
-    filled from the next epoch, as in `SerialIterator`; so all training shares are equal, and each image is
-    seen once an epoch. Without repetition the last shares may be smaller, or empty.
+    images. From each batch, this rank takes `batchsize` images, starting at ``rank * batchsize``. A batch at
+    the end of an epoch is filled from the next epoch, as in `SerialIterator`; so all training shares have the
+    same size, and each image is used once an epoch. Without repetition the last shares may be smaller, or
+    empty.
     """
 
     def __init__(self, dataset: Sequence, batchsize: int, rank: int, size: int, **kwds: Any) -> None:
@@ -44,10 +45,10 @@ class ShareIterator(iterators.SerialIterator):
 
 
 class ShareEvaluator(extensions.Evaluator):
-    """Evaluator of one rank's shares. The mean of what all ranks report is what one process would report.
+    """Evaluator of one rank's shares; the mean over the ranks is the loss that one process would report.
 
-    That is the mean over batches, the last of which may be smaller. So a share counts by its fraction of its
-    batch.
+    One process reports the mean over the batches, and the last batch may be smaller. So the weight of a share
+    is its fraction of its batch.
     """
 
     def evaluate(self) -> dict[str, float]:

@@ -455,7 +455,7 @@ def test_without_mpiexec_a_communicator_is_a_job_of_one(command, one_process, tm
 @needs_mpi
 def test_mpiexec_of_another_mpi_is_refused(command, tmp_path):
     done = run([*command, *NAIVE, "-o", str(tmp_path / "new")], env={**os.environ, "PMI_SIZE": "2"})
-    assert "mpiexec started 2 processes, of which mpi4py's MPI sees 1" in refusal(done)
+    assert "mpiexec started 2 processes, but mpi4py's MPI sees 1" in refusal(done)
     assert not (tmp_path / "new").exists()
 
 
@@ -519,7 +519,8 @@ def test_more_ranks_than_gpus_are_refused_in_their_words(two_gpus):
     third = RankProcess(SimpleNamespace(rank=2, size=3), sync_bn=False)
     third.comm = SimpleNamespace(intra_rank=2, intra_size=3)
     with pytest.raises(
-        srmnist.UserError, match=r"--gpu 2: no such GPU; this machine has 2.*each of the 3 ranks .* takes one"
+        srmnist.UserError,
+        match=r"--gpu 2: no such GPU; this computer has 2.*each of the 3 ranks .* takes one",
     ):
         third.device(0)
 
