@@ -9,7 +9,7 @@ def main() -> None:
     args = parse_args()
     from srmnist.evaluation.evaluate import evaluate
 
-    files = evaluate(args.model, args.out, args.data, args.size, args.gpu)
+    files = evaluate(args.model, args.out, data=args.data, size=args.size, gpu=args.gpu)
     print("written:", *files)
 
 

@@ -9,7 +9,15 @@ def main() -> None:
     args = parse_args()
     from srmnist.results import write_figures
 
-    files = write_figures(args.model, args.out, args.data, args.size, args.seed, args.hardest, args.gpu)
+    files = write_figures(
+        args.model,
+        args.out,
+        data=args.data,
+        size=args.size,
+        seed=args.seed,
+        hardest=args.hardest,
+        gpu=args.gpu,
+    )
     print("written:", *files)
 
 

@@ -1,5 +1,6 @@
 """Kill training runs and read damaged files, many times, and count how each of them ends."""
 
+import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -15,9 +16,11 @@ def main() -> None:
     args = parse_args()
     kills, (counts, failures) = Kills(), (Counter(), [])
     if args.kills:
-        kills = kill_runs(TRAIN, args.kills, args.seed, report("kills", args.kills))
+        kills = kill_runs(TRAIN, args.kills, args.seed, progress("kills", args.kills))
     if args.mutations:
-        counts, failures = mutate_files(TRAIN, args.mutations, args.seed, report("mutations", args.mutations))
+        counts, failures = mutate_files(
+            TRAIN, args.mutations, args.seed, progress("mutations", args.mutations)
+        )
     print(
         f"kills: {kills.tried} ({kills.while_writing} while a file was being written), "
         f"survived with the same bits: {kills.survived}"
@@ -32,15 +35,15 @@ def main() -> None:
     sys.exit(1 if kills.failures or failures else 0)
 
 
-def report(what: str, number: int) -> Callable[[int], None]:
-    def progress(count: int) -> None:
+def progress(what: str, number: int) -> Callable[[int], None]:
+    def show(count: int) -> None:
         if count % max(1, number // 20) == 0:
             print(f"{what}: {count} of {number}", file=sys.stderr)
 
-    return progress
+    return show
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--kills", type=cli.seed, default=100, help="runs killed (default: 100)")
     parser.add_argument("--mutations", type=cli.seed, default=5000, help="files mutated (default: 5000)")

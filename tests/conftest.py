@@ -1,4 +1,4 @@
-"""What the tests share: a small data set, both ways to compute, and scripts run as a user runs them."""
+"""Fixtures for all tests: a small data set, both ways to compute, and scripts run as a user runs them."""
 
 import os
 import struct

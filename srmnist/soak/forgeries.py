@@ -11,12 +11,12 @@ from random import Random
 
 import numpy as np
 
-# In these any finite value, or any number, is as good as another, so a change is not damage.
+# Any finite value is valid in these arrays, so a reader cannot notice another number.
 _FREE = ("/N", "/_x", "/_x2", "_snapshot_elapsed_time")
 
 
 def damage(data: bytes, random: Random) -> bytes:
-    """What a bad disk or a broken transfer does to a file: bits flip, parts go missing or come twice."""
+    """Damage a file as a bad disk or a broken transfer does: bits flip, parts are lost or repeated."""
     body = bytearray(data)
     start = random.randrange(len(body))
     end = min(len(body), start + random.choice([1, 2, 4, 100, 5000]))
@@ -39,7 +39,7 @@ def damage(data: bytes, random: Random) -> bytes:
 
 
 def forge_npz(data: bytes, random: Random) -> bytes:
-    """An archive that is whole, and holds what a reader must not take."""
+    """An intact archive with content that a reader must refuse."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         arrays = dict(file)
     name = random.choice([name for name in arrays if not name.endswith(_FREE)])
@@ -105,7 +105,7 @@ def retyped(text: str) -> list[str]:
 
 
 def _places(value: object, place: tuple = ()) -> Iterator[tuple]:
-    """The way to each value inside a JSON value, the whole included."""
+    """The keys that lead to each value inside a JSON value, and the empty path of the whole value."""
     yield place
     children = (
         value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -115,7 +115,7 @@ def _places(value: object, place: tuple = ()) -> Iterator[tuple]:
 
 
 def forge_idx(data: bytes, random: Random) -> bytes:
-    """An IDX file whose header lies about its magic number or its dimensions."""
+    """An IDX file with a wrong magic number or wrong dimensions in its header."""
     header = list(struct.unpack_from(">4I", data))
     number = random.randrange(4)
     header[number] = random.choice([0, 1, header[number] - 1, header[number] + 1, 2**31, 2**32 - 1])
@@ -123,7 +123,7 @@ def forge_idx(data: bytes, random: Random) -> bytes:
 
 
 def forge_idx_gz(data: bytes, random: Random) -> bytes:
-    """A gzip file that lies in its IDX header, is cut short, or unpacks to far more than it should."""
+    """A gzip file with a wrong IDX header, with damage, or with far more content than its header says."""
     kind = random.randrange(4)
     if kind == 0:
         return gzip.compress(forge_idx(data, random), 1)
@@ -135,7 +135,7 @@ def forge_idx_gz(data: bytes, random: Random) -> bytes:
 
 
 def npz(members: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """An archive of arrays, each of which may be any bytes."""
+    """An npz archive; the content of each array may be any bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression, compresslevel=1) as archive:
         for name, content in members.items():
@@ -151,7 +151,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def npy_header(dtype: str, shape: tuple[int, ...] | str) -> bytes:
-    """What comes before an array's bytes, whatever it claims."""
+    """The header of an npy file, with any dtype and shape."""
     text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
 

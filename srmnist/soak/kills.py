@@ -18,7 +18,7 @@ _KILLS_A_RUN = 5
 
 @dataclass
 class Kills:
-    """The fate of killed runs.
+    """The outcome of killed runs.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Kills:
     while_writing : int
         Kills while a file was being written.
     failures : list of str
-        For each run that failed its name and its error.
+        The name and the error of each run that failed.
     """
 
     tried: int = 0
@@ -44,7 +44,7 @@ def kill_runs(script: Path, number: int, seed: int, progress: Callable[[int], No
     script : Path
         ``scripts/train.py``.
     number : int
-        How many kills; each run is killed up to five times before it may end.
+        Number of kills; each run is killed up to five times before it may end.
     seed : int
         Fixes the moments, as fractions of the untouched run's time.
     progress : callable

@@ -1,4 +1,4 @@
-"""Files damaged and forged, and given to the readers."""
+"""Damaged and forged files are given to the functions that read files."""
 
 import contextlib
 import io
@@ -41,17 +41,17 @@ def mutate_files(
 ) -> tuple[Counter[str], list[str]]:
     """Damage and forge snapshots, weights and IDX files, and load them.
 
-    Each must be refused with a `UserError` or load to equal arrays, within 20 seconds and 1 GiB; one in
-    twenty-five is also given to the training script, which must then say one line and change no file.
+    Each file must be refused with a `UserError` or load to equal arrays, within 20 seconds and 1 GiB. One in
+    twenty-five is also given to the training script, which must refuse it in one line and change no file.
 
     Parameters
     ----------
     script : Path
         ``scripts/train.py``.
     number : int
-        How many files.
+        Number of files.
     seed : int
-        Fixes every one of them.
+        Fixes all files.
     progress : callable
         Is called with the number of files so far.
     run : callable
@@ -62,7 +62,7 @@ def mutate_files(
     counts : Counter
         Of ``refused``, ``equal``, ``crashed``, and ``through the script``.
     failures : list of str
-        What crashed, and how.
+        A line for each crash: the file and the error.
     """
     counts: Counter[str] = Counter()
     failures = []

@@ -31,7 +31,7 @@ def small_data(directory: Path, train: int = 128, test: int = 64) -> None:
 
 
 def results(out: Path) -> tuple[dict[str, bytes], list[dict[str, float]], bytes]:
-    """What a run must end with, whatever interrupted it: weights, losses and curve, without the times."""
+    """The results that do not depend on interruptions: weights, losses without times, and loss curve."""
     with np.load(out / "model.npz", allow_pickle=False) as npz:
         weights = {name: array.tobytes() for name, array in npz.items()}
     log = json.loads((out / "log").read_text())

@@ -1,4 +1,4 @@
-"""What the tests of the engines share: models, images, and all that there is to compare of a step."""
+"""Models, images and comparisons of whole training steps, for the tests of the engines."""
 
 import copy
 
@@ -9,7 +9,7 @@ import chainer
 
 
 def make_model(seed):
-    """A model none of whose parameters is what it starts from."""
+    """A model in which no parameter has its initial value."""
     random = np.random.default_rng(seed)
     model = CNNAE()
     for parameter in model.params():
@@ -45,7 +45,7 @@ def everything(model, x, t, plain, train=True):
 
 
 def closest_to_kink(model, x, train):
-    """The smallest magnitude that reaches a ReLU: where rounding decides its sign, gradients jump."""
+    """The smallest magnitude of any ReLU's input: if rounding decides its sign, gradients jump."""
     smallest = np.inf
     with chainer.using_config("train", train), chainer.no_backprop_mode():
         model = copy.deepcopy(model)

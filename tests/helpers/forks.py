@@ -1,4 +1,4 @@
-"""Scripts run by children of this process: real processes, without the seconds that imports take."""
+"""Scripts run in forks of this process: real processes, without the seconds that imports take."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATIENCE = 120.0  # seconds until a child that hangs fails its test
 
 
 class Child:
-    """A child process; `wait` gives what became of it."""
+    """A child process that runs a script."""
 
     def __init__(self, pid: int, command: list[str], stdout: int, stderr: int) -> None:
         self.pid = pid
@@ -42,7 +42,7 @@ class Child:
         return self._done.returncode
 
     def wait(self) -> subprocess.CompletedProcess:
-        """Wait until it has ended; take what it has said."""
+        """Wait for the end of the child; return its status and its output."""
         deadline = time.monotonic() + _PATIENCE
         while self.poll() is None:
             if time.monotonic() > deadline:
@@ -124,7 +124,7 @@ def _read(descriptor: int) -> str:
 
 
 def at_call(module: object, name: str, number: int, deed: Callable[[], object]) -> None:
-    """Do a deed at the N-th call of a function, before the function itself (the first call is number 0)."""
+    """Call `deed` just before the N-th call of a function; the first call is number 0."""
     genuine = getattr(module, name)
     calls = iter(range(number + 1))
 

@@ -1,4 +1,4 @@
-"""A pytest plugin that the tests of the GPU engine share: a device to run it on, a GPU or its stand-in."""
+"""A pytest plugin for the tests of the GPU engine: its device is a GPU or a stand-in on the CPU."""
 
 import functools
 import tempfile

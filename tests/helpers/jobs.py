@@ -1,4 +1,4 @@
-"""Jobs of several processes under mpiexec, also as root, with fewer cores than processes, in a container."""
+"""Jobs of several processes under mpiexec; they also run as root, in a container, and on fewer cores."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ from helpers.users import complaints
 _MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 needs_mpi = pytest.mark.skipif(
     importlib.util.find_spec("mpi4py") is None or _MPIEXEC is None,
-    reason='the extra "mpi" is not installed, and there are no wheels of it for this machine',
+    reason='the extra "mpi" is not installed, and there are no wheels of it for this computer',
 )
 ENVIRONMENT = {
     **os.environ,
@@ -31,12 +31,12 @@ _BANNER = re.compile(r"^-{60,}\n.*?^-{60,}\n|^\[[^]\n]+:\d+\] PMIX ERROR: [^\n]*
 
 
 def job(ranks: int, command: list[str]) -> list[str]:
-    """The command, run by so many processes."""
+    """The command line that runs a command in `ranks` processes."""
     return [str(_MPIEXEC), "-n", str(ranks), *command]
 
 
 def run_job(ranks: int, command: list[str], **kwds) -> subprocess.CompletedProcess:
-    """Run a command by so many processes to its end; of stderr keep what the processes said."""
+    """Run a command in `ranks` processes to its end; stderr then holds only the processes' own lines."""
     streams = {"capture_output": True, "text": True, "timeout": 300, "env": ENVIRONMENT}
     done = subprocess.run(job(ranks, command), **{**streams, **kwds})
     done.stderr = said_by_ranks(done.stderr)
@@ -44,5 +44,5 @@ def run_job(ranks: int, command: list[str], **kwds) -> subprocess.CompletedProce
 
 
 def said_by_ranks(stderr: str) -> str:
-    """What the processes of a job said on stderr, without mpiexec's banners."""
+    """The lines that the processes of a job wrote on stderr, without mpiexec's banners."""
     return "".join(line for line in complaints(_BANNER.sub("", stderr)).splitlines(True) if line.strip())

@@ -1,4 +1,4 @@
-"""What the tests of the page share: the committed page, and what is inside it."""
+"""The committed page and its data, for the tests of the page."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Short runs that the tests of training compare: three epochs of eight steps, on MNIST's first images."""
+"""Short training runs that tests compare: three epochs of eight steps on MNIST's first images."""
 
 import io
 from pathlib import Path

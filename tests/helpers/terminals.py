@@ -1,4 +1,4 @@
-"""A terminal of any width: what a program writes to it, and what its screen then shows."""
+"""A terminal of any width: the output of a program, and the screen after it."""
 
 import os
 import re
@@ -40,12 +40,12 @@ class Terminal:
         try:
             while data := os.read(self._ours, 4096):
                 content += data
-        except OSError:  # how Linux says that nobody writes any more
+        except OSError:  # on Linux: the other end is closed
             pass
         self.output = content.decode()
 
     def screen(self) -> list[str]:
-        """The lines that can be seen in the end, of as many as there were."""
+        """The lines on the screen at the end, with all that have scrolled out of view."""
         lines: list[list[str]] = [[]]
         row = column = 0
         for number, command, character in re.findall(r"\033\[(\d*)([A-Z])|(.)", self.output, re.DOTALL):

@@ -1,4 +1,4 @@
-"""What the tests share: the scripts, run and stopped as somebody at a terminal does it."""
+"""Scripts that tests run as a user at a terminal does, and their output and files."""
 
 import subprocess
 import time
@@ -18,7 +18,7 @@ def run(command: list[str], **kwds) -> subprocess.CompletedProcess:
 
 
 def complaints(stderr: str) -> str:
-    """What a command said on stderr, without the line that says that Numba is missing."""
+    """The lines that a command wrote on stderr, without the line that Numba is missing."""
     return "".join(line for line in stderr.splitlines(keepends=True) if not line.startswith(NO_NUMBA))
 
 
@@ -35,7 +35,7 @@ def tree(directory: Path) -> dict[Path, bytes]:
 
 
 def refusal(done: subprocess.CompletedProcess) -> str:
-    """The one line with which a script has refused to go on."""
+    """The only line on stderr of a script that refused its input."""
     assert done.returncode == 2, done
     (line,) = complaints(done.stderr).splitlines()
     return line
