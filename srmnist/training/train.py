@@ -148,18 +148,18 @@ def train(
             if process.leads:
                 stop.result = _result(trainer, model, test_pairs, [])
             raise
-        if not process.leads:
-            return None
-        result = _result(trainer, model, test_pairs, _written(out))
-        if out is not None:
-            weights.save(out / "model.npz", model)
-        else:  # with `out`, the last snapshot was checked
-            require_finite(chainer.serializers.npz.serialize(model), trainer.updater.iteration, out)
+        return _finish(trainer, model, test_pairs, out) if process.leads else None
+
+
+def _finish(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs, out: Path | None) -> Result:
+    """Write the weights, and collect the results of a run that has ended."""
+    files = [] if out is None else [out / name for name in ("model.npz", "log", "loss.png")]
+    result = _result(trainer, model, test_pairs, files)
+    if out is not None:
+        weights.save(out / "model.npz", model)
+    else:  # with `out`, the last snapshot was checked
+        require_finite(chainer.serializers.npz.serialize(model), trainer.updater.iteration, out)
     return result
-
-
-def _written(out: Path | None) -> list[Path]:
-    return [] if out is None else [out / name for name in ("model.npz", "log", "loss.png")]
 
 
 def _result(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs, files: list[Path]) -> Result:
