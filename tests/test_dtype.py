@@ -52,7 +52,7 @@ def test_training_in_float64_agrees_and_its_weights_are_used_in_float32(tmp_path
     assert write_figures(out / "model.npz", tmp_path / "figures", str(tmp_path))
 
 
-def test_training_in_mixed16_learns_and_in_float16_says_that_adam_needs_more(tmp_path):
+def test_training_in_mixed16_learns_and_in_float16_says_what_to_take(tmp_path):
     images = srmnist.load_dataset().train.images[:16, 8:20, 8:20]
     for half in ("train", "t10k"):
         write_idx(tmp_path / f"{half}-images-idx3-ubyte", images)

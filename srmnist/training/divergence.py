@@ -73,7 +73,7 @@ def require_finite(arrays: Mapping[str, NdArray], iteration: int, out: Path | No
 
 def _diverged(what: str, iteration: int, out: Path | None) -> UserError:
     kept = "" if out is None else f"; snapshots in {out} are from before"
-    # The article's code diverges in float16, too: Adam's epsilon, 1e-8, is zero there.
+    # The article's own loop becomes NaN in float16, too: sums over a batch overflow.
     narrow = chainer.config.dtype == np.float16
-    advice = "; CHAINER_DTYPE=float16 is too narrow for Adam: take mixed16 or float32" if narrow else ""
+    advice = "; CHAINER_DTYPE=float16 is too narrow to train in: take mixed16 or float32" if narrow else ""
     return UserError(f"diverged: {what} at iteration {iteration}{kept}{advice}")
