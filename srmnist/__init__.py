@@ -13,6 +13,7 @@ Network
 Training
     Settings        epochs, batches, seed and the other settings of a run
     train           train a CNNAE; it returns the model and its losses
+    Interrupted     raised if a run is stopped; it holds what has been learned so far
 
 Pictures and errors
     show_grid       input, output and original in rows, a matplotlib figure
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from srmnist.model import CNNAE
     from srmnist.restoration import restore
     from srmnist.system.errors import UserError
+    from srmnist.training.interruption import Interrupted
     from srmnist.training.settings import Settings
     from srmnist.training.train import train
     from srmnist.weights import load_weights
@@ -50,6 +52,7 @@ compat.prepare_chainer()
 __version__ = "0.1.0"
 __all__ = [
     "CNNAE",
+    "Interrupted",
     "Settings",
     "UserError",
     "degrade",
@@ -63,6 +66,7 @@ __all__ = [
 
 _MODULES = {
     "CNNAE": "model",
+    "Interrupted": "training.interruption",
     "Settings": "training.settings",
     "UserError": "system.errors",
     "degrade": "degradation",

@@ -118,6 +118,24 @@ def to_float(images: np.ndarray, dtype: DTypeLike = np.float32) -> np.ndarray:
     return scaled
 
 
+def pick(images: int, seed: int = 0) -> np.ndarray:
+    """Choose the images that the figures show: ten different ones, or all if there are fewer.
+
+    Parameters
+    ----------
+    images : int
+        How many there are.
+    seed : int, default 0
+        Decides which ones are chosen.
+
+    Returns
+    -------
+    ndarray of int64, shape (min(images, 10),)
+        Their indices.
+    """
+    return np.random.default_rng(seed).choice(images, min(images, 10), replace=False)
+
+
 def _read_split(directory: Path, half: str) -> Split:
     images_name = f"{half}-images-idx3-ubyte"
     images_file = _find(directory, images_name)

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
-
-from srmnist.data import load_dataset, to_float
+from srmnist.data import load_dataset, pick, to_float
 from srmnist.degradation import check_size, degrade
 from srmnist.evaluation.metrics import squared_errors, worst
 from srmnist.figures import draw_degradation, draw_model, grey_png, png, show_grid
 from srmnist.restoration import load_model, restore
 from srmnist.system.files import write_all
+from srmnist.training import learning
 
 _DIGITS = 10  # as in the author's script
 
@@ -46,7 +45,7 @@ def write_figures(
     -------
     list of Path
         The files: ``corrupt.png``, ``model.png``, ``output.png`` and each image's ``input_NN.png``
-        and ``output_NN.png``.
+        and ``output_NN.png``; also ``learning.gif``, if a run has left ``learning.npz`` beside the weights.
 
     Raises
     ------
@@ -57,8 +56,7 @@ def write_figures(
     originals = to_float(load_dataset(data).test.images)
     check_size(size, originals)
     if not hardest:
-        count = min(_DIGITS, len(originals))
-        originals = originals[np.random.default_rng(seed).choice(len(originals), count, replace=False)]
+        originals = originals[pick(len(originals), seed)]
     degraded = degrade(originals, size)
     restored = restore(degraded, model)
     if hardest:
@@ -73,4 +71,9 @@ def write_figures(
     for number, (before, after) in enumerate(zip(degraded, restored, strict=True)):
         pictures[f"input_{number:02d}.png"] = grey_png(before)
         pictures[f"output_{number:02d}.png"] = grey_png(after)
-    return write_all(out, pictures, inputs=[model_file])
+    inputs = [model_file]
+    kept = model_file.with_name(learning.FILE)
+    if kept.exists():
+        pictures[learning.PICTURE] = learning.draw(learning.load(kept))
+        inputs.append(kept)
+    return write_all(out, pictures, inputs)

@@ -30,13 +30,14 @@ def small_data(directory: Path, train: int = 128, test: int = 64) -> None:
         (directory / f"{half}-images-idx3-ubyte").write_bytes(header + split.images[:count].tobytes())
 
 
-def results(out: Path) -> tuple[dict[str, bytes], list[dict[str, float]], bytes]:
-    """The results that do not depend on interruptions: weights, losses without times, and loss curve."""
+def results(out: Path) -> tuple[dict[str, bytes], list[dict[str, float]], bytes, bytes]:
+    """The results that do not depend on interruptions: weights, losses without times, and pictures."""
     with np.load(out / "model.npz", allow_pickle=False) as npz:
         weights = {name: array.tobytes() for name, array in npz.items()}
     log = json.loads((out / "log").read_text())
     losses = [{key: value for key, value in entry.items() if key != "elapsed_time"} for entry in log]
-    return weights, losses, (out / "loss.png").read_bytes()
+    pictures = (out / "loss.png").read_bytes(), (out / "learning.gif").read_bytes()
+    return weights, losses, *pictures
 
 
 def run_script(command: list[str]) -> subprocess.CompletedProcess:

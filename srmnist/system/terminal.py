@@ -38,3 +38,10 @@ def columns(stream: TextIO) -> int:
         return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
     except (OSError, ValueError):
         return _COLUMNS
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel: a cell shows figures there, and shows them anew."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None

@@ -1,5 +1,6 @@
 """Training: a run from its settings to its files."""
 
+import io
 import math
 import sys
 from collections.abc import Callable
@@ -13,12 +14,14 @@ import numpy as np
 from chainer import training
 
 from srmnist import weights
-from srmnist.data import Dataset, load_dataset
+from srmnist.data import Dataset, load_dataset, pick
 from srmnist.system.device import device_errors, device_number
 from srmnist.system.errors import UserError
 from srmnist.system.files import remove_temporaries
 from srmnist.system.locks import occupied
 from srmnist.system.mpiexec import launched_size, let_first_speak
+from srmnist.system.terminal import in_notebook
+from srmnist.training import learning
 from srmnist.training.divergence import require_finite
 from srmnist.training.interruption import Interrupted, Interruption
 from srmnist.training.process import Process
@@ -67,7 +70,9 @@ def train(
     snapshot_every: int | None = None,
     follow: Callable[[Progress], object] | None = None,
 ) -> Result | None:
-    """Train CNNAE; write ``model.npz``, ``log``, ``loss.png`` and snapshots to a directory, if one is given.
+    """Train CNNAE; write its weights, losses, pictures and snapshots to a directory, if one is given.
+
+    The files are ``model.npz``, ``log``, ``loss.png``, ``learning.gif``, ``learning.npz`` and the snapshots.
 
     With a communicator, all its processes call this function; only rank 0 writes files and returns a result.
 
@@ -81,7 +86,8 @@ def train(
         Snapshot to go on from, or a directory: then its newest snapshot.
     terminal : text stream, optional
         The table of losses is printed there, and a progress bar if it is a terminal. By default it is
-        standard output (with a communicator, without the bar).
+        standard output (with a communicator, without the bar). In a notebook it is a figure below the cell
+        instead: ten test images as the network restores them, and the losses, redrawn during the run.
     snapshot_every : int, optional
         Iterations from one snapshot to the next; each epoch ends with a snapshot in any case.
     follow : callable, optional
@@ -126,18 +132,23 @@ def train(
         model = process.model(initial_model(settings.seed))
         model.to_device(device)
         pairs, test_pairs = (make_pairs(split.images, settings.size) for split in dataset)
-        trainer = build_trainer(
-            model, pairs, test_pairs, settings, out, terminal or process.terminal(), process
-        )
+        watched = terminal is None and process.leads and in_notebook()
+        terminal = io.StringIO() if watched else terminal or process.terminal()
+        trainer = build_trainer(model, pairs, test_pairs, settings, out, terminal, process)
         trainer.extend(interruption)
+        recorder = learning.Recorder(test_pairs, len(pairs), identity_)
         with process.agreed():
             if process.leads:
                 snapshots = Snapshots(identity_)
                 if out is not None:
-                    trainer.extend(snapshots, trigger=_snapshot_due(snapshot_every, interruption))
+                    _keep(trainer, snapshots, recorder, _snapshot_due(snapshot_every, interruption))
                 start = None if resume is None else _go_on(trainer, snapshots, resume, settings.epoch)
                 if out is not None:
+                    if start is not None:
+                        recorder.resume(start, trainer.updater.epoch_detail)
                     _make_way(out, start, resume)
+                if watched:
+                    trainer.extend(Follow(_live_figure(test_pairs, len(pairs), settings)), name="live")
                 if follow is not None:
                     trainer.extend(Follow(follow))
         process.begin(trainer, interruption)
@@ -152,14 +163,23 @@ def train(
 
 
 def _finish(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs, out: Path | None) -> Result:
-    """Write the weights, and collect the results of a run that has ended."""
-    files = [] if out is None else [out / name for name in ("model.npz", "log", "loss.png")]
-    result = _result(trainer, model, test_pairs, files)
+    """Write the weights and the animation, and collect the results of a run that has ended."""
+    result = _result(trainer, model, test_pairs, [])
     if out is not None:
         weights.save(out / "model.npz", model)
+        result.files.extend(out / name for name in ("model.npz", "log", "loss.png"))
+        recorder = trainer.get_extension(learning.Recorder.name)
+        result.files.extend(recorder.finish(out, trainer.updater.epoch_detail, model))
     else:  # with `out`, the last snapshot was checked
         require_finite(chainer.serializers.npz.serialize(model), trainer.updater.iteration, out)
     return result
+
+
+def _live_figure(test: Pairs, images: int, settings: Settings) -> Callable[[Progress], object]:
+    from srmnist.notebook import LiveFigure  # matplotlib takes a second to import
+
+    chosen = pick(len(test))
+    return LiveFigure(test.degraded[chosen], test.originals[chosen], images, settings.epoch)
 
 
 def _result(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs, files: list[Path]) -> Result:
@@ -208,6 +228,21 @@ def _gpu_errors(
     return device_errors(number, needed)
 
 
+def _keep(
+    trainer: training.Trainer,
+    snapshots: Snapshots,
+    recorder: learning.Recorder,
+    due: Callable[[training.Trainer], bool],
+) -> None:
+    """Let the trainer write snapshots, and before each of them what the recorder has kept."""
+    out, priority = Path(trainer.out), snapshots.priority
+    trainer.extend(recorder)
+    trainer.extend(lambda _: recorder.write(out), name="write_learning", trigger=due, priority=priority + 1)
+    trainer.extend(snapshots, trigger=due)
+    drop = lambda _: learning.drop_earlier(out)  # noqa: E731
+    trainer.extend(drop, name="drop_earlier_learning", trigger=due, priority=priority - 1)
+
+
 def _go_on(trainer: training.Trainer, snapshots: Snapshots, resume: Path, epochs: int) -> Path:
     """Load a snapshot into the trainer and return the snapshot's path."""
     start = snapshots.resume(resume, trainer)
@@ -220,6 +255,7 @@ def _go_on(trainer: training.Trainer, snapshots: Snapshots, resume: Path, epochs
 def _make_way(out: Path, start: Path | None, resume: Path | None) -> None:
     """Prepare the directory of the run, so that a later ``--resume`` finds the snapshots of this run only."""
     aside = set_aside(out, start)
+    learning.set_aside(out, start)
     # If `resume` is this directory, only damaged snapshots are set aside; each was named on stderr before.
     if aside and not (resume is not None and resume.is_dir() and resume.samefile(out)):
         begins = "begins anew" if start is None else f"goes on from {start}"

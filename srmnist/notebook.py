@@ -1,0 +1,64 @@
+"""A run in a Jupyter notebook: a figure below the cell, redrawn while the network learns."""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from srmnist.animation import LearningFigure
+from srmnist.restoration import restore
+from srmnist.training.learning import moments_passed, to_grey
+from srmnist.training.reports import Progress
+
+_SHARE = 0.05  # of the run's time, for drawing
+_SHORTEST = 0.5  # seconds from one drawing to the next
+
+
+class LiveFigure:
+    """Shows a run below a notebook's cell: ten images and the loss curve, redrawn in place.
+
+    Give it to `srmnist.train` as ``follow``. A run in a notebook has one by default.
+
+    It is drawn before the first step, early in the first epoch, at the end, and otherwise so often that
+    the drawings take a twentieth of the run's time.
+
+    Parameters
+    ----------
+    degraded, originals : ndarray of float32, shape (N, 1, H, W)
+        At most ten images and their originals, intensities in [0, 1].
+    images : int
+        The number of training images.
+    epochs : int
+        Where the run ends.
+    """
+
+    def __init__(self, degraded: np.ndarray, originals: np.ndarray, images: int, epochs: int) -> None:
+        self._degraded, self._originals = degraded, originals
+        self._figure = LearningFigure(to_grey(degraded), to_grey(originals), images, epochs)
+        self._total = epochs
+        self._epochs: list[float] = []
+        self._losses: list[float] = []
+        self._before = 0.0  # epochs
+        self._due = 0.0  # on the clock
+        self._display: Any = None
+
+    def __call__(self, progress: Progress) -> None:
+        before, self._before = self._before, progress.epoch
+        early = progress.epoch < 1 and moments_passed(before, progress.epoch)
+        if early or progress.epoch >= self._total or time.monotonic() >= self._due:
+            began = time.monotonic()
+            self._draw(progress)
+            ended = time.monotonic()
+            self._due = ended + max(_SHORTEST, (ended - began) * (1 / _SHARE - 1))
+
+    def _draw(self, progress: Progress) -> None:
+        from IPython.display import display
+
+        restored = restore(self._degraded, progress.model)
+        self._epochs.append(progress.epoch)
+        self._losses.append(float(np.mean((restored - self._originals) ** 2, dtype=np.float64)))
+        self._figure.show(to_grey(restored), self._epochs, self._losses, progress.log)
+        if self._display is None:
+            self._display = display(self._figure, display_id=True)
+        else:
+            self._display.update(self._figure)
