@@ -87,6 +87,7 @@ def test_every_file_is_named_on_the_last_line(shown):
     written = done.stdout.splitlines()[-1].removeprefix("written: ").split()
     names = ["corrupt.png", "model.png", "output.png"]
     names += [f"{kind}_{number:02d}.png" for number in range(10) for kind in ("input", "output")]
+    names.append("learning.gif")  # of the run that has left its weights there
     assert written == [f"results/{name}" for name in names]
     assert all((results / name).is_file() for name in names)
 
