@@ -7,11 +7,11 @@ from srmnist.system import cli
 
 def main() -> None:
     args = parse_args()
-    from srmnist.benchmark import first_card, output
+    from srmnist.benchmark import check_gpu, output
 
     output.require_writable(args.json)
-    result = first_card.run(args.gpu, Path(__file__).parents[1] / "tests")
-    print(first_card.table(result))
+    result = check_gpu.run(args.gpu, Path(__file__).parents[1] / "tests")
+    print(check_gpu.table(result))
     output.write_json(args.json, result)
 
 

@@ -12,9 +12,10 @@ def main() -> None:
     from srmnist.own_digits.restore import restore_files
 
     failed = False
-    for outcome in restore_files(
-        args.images, args.model, args.out, args.size, not args.degrade, args.invert, args.gpu
-    ):
+    outcomes = restore_files(
+        args.images, args.model, args.out, args.size, args.gpu, shrink=args.shrink, invert=args.invert
+    )
+    for outcome in outcomes:
         progress = f"[{outcome.number}/{outcome.total}] " if outcome.total > 1 else ""
         if outcome.error is not None:
             failed = True
@@ -35,19 +36,22 @@ def parse_args() -> argparse.Namespace:
     parser.add_out_flag()
     parser.add_gpu_flag()
     parser.add_argument(
-        "--size", type=cli.positive, default=10,
+        "--size",
+        type=cli.positive,
+        default=10,
         help="shrink digits to SIZE×SIZE; restore smaller pictures as they are (default: 10)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--no-degrade",
-        dest="degrade",
+        dest="shrink",
         action="store_false",
         help="restore the image as given, in its own size",
     )
     parser.add_argument(
-        "--invert", action=argparse.BooleanOptionalAction,
+        "--invert",
+        action=argparse.BooleanOptionalAction,
         help="the digits are darker than the paper, or lighter (default: as the picture shows)",
-    )  # fmt: skip
+    )
     return parser.parse()
 
 

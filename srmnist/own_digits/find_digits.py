@@ -59,10 +59,12 @@ class _Part:
     def joined(self, other: "_Part") -> "_Part":
         return _Part(
             self.labels + other.labels,
-            min(self.left, other.left), min(self.top, other.top),
-            max(self.right, other.right), max(self.bottom, other.bottom),
+            min(self.left, other.left),
+            min(self.top, other.top),
+            max(self.right, other.right),
+            max(self.bottom, other.bottom),
             np.concatenate([self.outline, other.outline]),
-        )  # fmt: skip
+        )
 
     def distance(self, other: "_Part", limit: float) -> float:
         """The distance of the two outlines in pixels; infinite where it is certainly above the limit."""

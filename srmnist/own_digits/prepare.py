@@ -38,7 +38,7 @@ class Prepared:
     places: list[Digit] = field(default_factory=list)
 
 
-def prepare(path: Path, whole: bool = False, small: int = 10, dark: bool | None = None) -> Prepared:
+def prepare(path: Path, size: int = 10, shrink: bool = True, dark: bool | None = None) -> Prepared:
     """Read a picture and make its digits like those of MNIST.
 
     A picture that is made so already (see `is_like_mnist`; in either polarity) is not made anew: only its
@@ -47,10 +47,10 @@ def prepare(path: Path, whole: bool = False, small: int = 10, dark: bool | None 
     Parameters
     ----------
     path : Path
-    whole : bool, default False
-        Take the picture as it is, in its own size.
-    small : int, default 10
-        A picture of at most so many pixels in height and width is taken as it is, too.
+    size : int, default 10
+        Height and width that digits will be shrunk to; a picture that is no larger is taken as it is.
+    shrink : bool, default True
+        Whether digits will be shrunk. If not, the picture is taken as it is, in its own size.
     dark : bool, optional
         Whether the digits are darker than the paper. None looks at the ink, or, in a picture of at most
         28×28 pixels, at the border.
@@ -60,12 +60,12 @@ def prepare(path: Path, whole: bool = False, small: int = 10, dark: bool | None 
     FileError
         As `read_image` does, or if the picture shows no digit, or more than 500.
     """
-    given = read_image(path, None if whole else _WORKING_SIDE)
+    given = read_image(path, _WORKING_SIDE if shrink else None)
     shade = grey(given)
     longer = max(given.shape[1:])
     if dark is None and longer <= SIDE:
         dark = float(_border(shade[0])) > 0.5
-    if whole or longer <= small:
+    if longer <= size or not shrink:
         dark = is_darker(shade[0]) if dark is None else dark
         return Prepared(given, (1 - shade if dark else shade)[None], dark)
     if given.shape[1:] == (SIDE, SIDE):

@@ -52,9 +52,9 @@ def restore_files(
     model_file: Path,
     out: Path,
     size: int = 10,
-    as_given: bool = False,
-    black_on_white: bool | None = None,
     gpu: int = -1,
+    shrink: bool = True,
+    invert: bool | None = None,
 ) -> Iterator[Outcome]:
     """Restore the digits in picture files; write of each ``NAME_restored.png`` and ``NAME_compared.png``.
 
@@ -73,12 +73,12 @@ def restore_files(
         Directory for the results, see `result_files`; made if it does not exist.
     size : int, default 10
         Height and width that digits are shrunk to.
-    as_given : bool, default False
-        Restore each picture as it is, in its own size.
-    black_on_white : bool, optional
-        Whether the digits are darker than the paper; None looks at each picture, see `prepare`.
     gpu : int, default -1
         CUDA device number; negative is the CPU.
+    shrink : bool, default True
+        Whether digits are found and degraded. If not, each picture is restored as it is, in its own size.
+    invert : bool, optional
+        Whether the digits are darker than the paper; None looks at each picture, see `prepare`.
 
     Returns
     -------
@@ -96,10 +96,10 @@ def restore_files(
     model = load_model(model_file, gpu)
 
     def results(path: Path) -> tuple[bytes, bytes, int]:
-        prepared = prepare(path, as_given, size, black_on_white)
-        degraded = _degraded(prepared.digits, size, as_given)
+        prepared = prepare(path, size, shrink, invert)
+        degraded = _degraded(prepared.digits, size, shrink)
         restored = _in_bands(degraded, model)
-        figure = draw_side_by_side(_panels(path.name, prepared, degraded, restored, size, as_given))
+        figure = draw_side_by_side(_panels(path.name, prepared, degraded, restored, size, shrink))
         result = in_lines(restored, prepared.places) if len(restored) > 1 else restored[0]
         return grey_png(1 - result if prepared.dark else result), png(figure), len(restored)
 
@@ -132,9 +132,9 @@ def _outcomes(
             yield Outcome(number, total, written, digits)
 
 
-def _degraded(digits: np.ndarray, size: int, as_given: bool) -> np.ndarray:
+def _degraded(digits: np.ndarray, size: int, shrink: bool) -> np.ndarray:
     """What the network is to see of digits (N, 1, H, W)."""
-    if as_given:
+    if not shrink:
         return digits
     if max(digits.shape[2:]) <= size:
         return enlarge(digits, (SIDE, SIDE))
@@ -153,11 +153,11 @@ def _in_bands(degraded: np.ndarray, model: CNNAE) -> np.ndarray:
 
 
 def _panels(
-    name: str, prepared: Prepared, degraded: np.ndarray, restored: np.ndarray, size: int, as_given: bool
+    name: str, prepared: Prepared, degraded: np.ndarray, restored: np.ndarray, size: int, shrink: bool
 ) -> dict[str, np.ndarray]:
     """The steps from what was given to what was restored, each (C, H, W)."""
     steps = {} if not prepared.places else {"made like MNIST's": prepared.digits}
-    if not as_given:
+    if shrink:
         steps[f"degraded by {size}×{size}"] = degraded
     steps["restored"] = restored
     panels = {caption(name, "as given"): _for_show(prepared.given)}

@@ -14,7 +14,7 @@ import pytest
 import srmnist
 from conftest import ROOT, run_python
 from helpers.gpu_engine import why_no_gpu
-from srmnist.benchmark import first_card, kernels, measure, variants
+from srmnist.benchmark import check_gpu, kernels, measure, variants
 from srmnist.engine.gpu import plan
 from srmnist.training.settings import Settings
 
@@ -35,8 +35,8 @@ def test_every_launch_of_a_step_is_measured_on_buffers_that_hold_numbers(device)
 
 
 def test_the_table_of_kernels_fits_a_narrow_terminal():
-    row = {"kernel": "conv3_gradient", "blocks": 14_336, "threads": 128, "microseconds": 1034.56,
-           "registers": 128, "local_bytes": 0, "shared_bytes": 24_192}  # fmt: skip
+    row = {"kernel": "conv3_gradient", "blocks": 14_336, "threads": 128, "microseconds": 1034.56}
+    row |= {"registers": 128, "local_bytes": 0, "shared_bytes": 24_192}
     result = {
         "machine": "a card, CUDA 13.0",
         "batch": 64,
@@ -61,12 +61,12 @@ def test_two_runs_that_differ_by_a_bit_are_refused(monkeypatch, same, seeds):
         model.bn3.avg_var[0] = next(seeds)
         return SimpleNamespace(seconds=1.0, mse=0.5, model=model)
 
-    monkeypatch.setattr(first_card, "train", train)
+    monkeypatch.setattr(check_gpu, "train", train)
     if same:
-        assert first_card.twice(Settings()) == [{"seconds": 1.0, "mse": 0.5}] * 2
+        assert check_gpu.twice(Settings()) == [{"seconds": 1.0, "mse": 0.5}] * 2
     else:
         with pytest.raises(srmnist.UserError, match="two runs of seed 0 give different weights"):
-            first_card.twice(Settings())
+            check_gpu.twice(Settings())
 
 
 def test_check_runs_the_tests_that_are_marked_gpu(tmp_path):
@@ -74,7 +74,7 @@ def test_check_runs_the_tests_that_are_marked_gpu(tmp_path):
     (tmp_path / "tests").mkdir()
     text = "import pytest\n@pytest.mark.gpu\ndef test_one():\n    pass\ndef test_other():\n    assert False\n"
     (tmp_path / "tests" / "test_some.py").write_text(text)
-    assert "1 passed, 1 deselected" in first_card.passed(tmp_path / "tests")
+    assert "1 passed, 1 deselected" in check_gpu.passed(tmp_path / "tests")
 
 
 # Imports what checks a GPU, and collects its tests, without the packages that only other work needs.
@@ -82,7 +82,7 @@ BARE = """
 import sys, pytest
 for name in ("cv2", "matplotlib", "skimage", "PIL", "threadpoolctl"):
     sys.modules[name] = None
-from srmnist.benchmark import first_card
+from srmnist.benchmark import check_gpu
 sys.exit(pytest.main(["--collect-only", "-q", "-m", "gpu", "-p", "no:cacheprovider", sys.argv[1]]))
 """
 
@@ -96,9 +96,9 @@ def test_check_of_a_gpu_needs_no_package_for_pictures():
 @pytest.mark.parametrize(("status", "last"), [(1, "1 failed, 3 passed in 1.00s"), (0, "4 skipped in 1.00s")])
 def test_tests_that_fail_or_are_all_skipped_stop_the_check(monkeypatch, tmp_path, capsys, status, last):
     done = subprocess.CompletedProcess([], status, f"much\n{last}\n", "")
-    monkeypatch.setattr(first_card.subprocess, "run", lambda *args, **kwds: done)
+    monkeypatch.setattr(check_gpu.subprocess, "run", lambda *args, **kwds: done)
     with pytest.raises(srmnist.UserError, match=re.escape(f"the tests on the GPU fail ({last})")):
-        first_card.passed(tmp_path)
+        check_gpu.passed(tmp_path)
     assert "much" in capsys.readouterr().err
 
 

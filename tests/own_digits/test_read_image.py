@@ -59,9 +59,15 @@ def test_exif_orientation_is_obeyed(tmp_path, orientation, suffix):
     upright = np.zeros((16, 24), np.uint8)
     upright[:8, :8] = 255  # light in the upper left corner only, and wider than high
     stored = {
-        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
-        5: upright.T, 6: np.rot90(upright), 7: np.rot90(upright, 2).T, 8: np.rot90(upright, -1),
-    }[orientation]  # fmt: skip
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.T,
+        6: np.rot90(upright),
+        7: np.rot90(upright, 2).T,
+        8: np.rot90(upright, -1),
+    }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = write(tmp_path / f"i{suffix}", np.ascontiguousarray(stored), exif=exif)

@@ -75,6 +75,11 @@ class Normalisation(NamedTuple):
     decay: float
 
 
+def ceil_divide(dividend: int, divisor: int) -> int:
+    """The quotient, rounded up."""
+    return -(-dividend // divisor)
+
+
 class Shape(NamedTuple):
     """The shape of a batch of images."""
 
@@ -89,7 +94,7 @@ class Shape(NamedTuple):
 
     def tiles(self, rows: int = _TILE_H) -> int:
         """Blocks that have a tile of `rows` rows each."""
-        return self.batch * -(-self.height // rows) * -(-self.width // _TILE_W)
+        return self.batch * ceil_divide(self.height, rows) * ceil_divide(self.width, _TILE_W)
 
 
 def buffers(shape: Shape) -> dict[str, tuple[int, type]]:
@@ -150,7 +155,7 @@ def batch(shape: Shape) -> list[Launch]:
     """Gather the images that "indices" names: "x" and "t"."""
     pixels = np.int32(shape.height * shape.width)
     arguments = ("indices", "inputs", "targets", "x", "t", pixels, np.int64(shape.pixels))
-    return [Launch("gather", -(-shape.pixels // _WIDE), _WIDE, arguments)]
+    return [Launch("gather", ceil_divide(shape.pixels, _WIDE), _WIDE, arguments)]
 
 
 def forward(
@@ -170,7 +175,7 @@ def forward(
     """
     tiles, size = shape.tiles(), _size(shape)
     sums = "sums" if train else None
-    launches = [Launch("pack", -(-_PACKED["PACKED"] // _WIDE), _WIDE, ("parameters", "packed"))]
+    launches = [Launch("pack", ceil_divide(_PACKED["PACKED"], _WIDE), _WIDE, ("parameters", "packed"))]
     convolutions = [
         ("x", "packed", "a1"),
         ("a1", None, "norm1", "packed", np.int32(_PACKED["P2"]), None, None, "a2"),
@@ -202,7 +207,7 @@ def sigmoid_gradient(shape: Shape) -> list[Launch]:
 
 
 def _output(shape: Shape, t: str | None, gy: str | None, *wanted: str | None) -> list[Launch]:
-    blocks, total = min(-(-shape.pixels // _WIDE), _SCALAR_BLOCKS), np.int64(shape.pixels)
+    blocks, total = min(ceil_divide(shape.pixels, _WIDE), _SCALAR_BLOCKS), np.int64(shape.pixels)
     sums = ("bias_sums", "loss_sums")
     return [
         Launch("output_gradient", blocks, _WIDE, ("y", t, gy, "gz", *sums, total)),
@@ -226,7 +231,7 @@ def backward(shape: Shape, train: bool) -> list[Launch]:
         sums = (f"partials{layer}", *numbers, "gradient", np.int32(OFFSETS[3 * layer - 3]))
         return [
             Launch(f"conv{layer}_weights", blocks, threads, (*arguments, *size), order),
-            Launch("sum_partials", -(-SIZES[3 * layer - 3] // _SUMMED), _WIDE, sums, BESIDE),
+            Launch("sum_partials", ceil_divide(SIZES[3 * layer - 3], _SUMMED), _WIDE, sums, BESIDE),
         ]
 
     def gradient(layer: int, *arguments: str | np.int32 | None) -> Launch:
@@ -249,7 +254,7 @@ def backward(shape: Shape, train: bool) -> list[Launch]:
 def adam() -> list[Launch]:
     """Update "parameters", "m" and "v" by "gradient" and "coefficients"."""
     arguments = ("coefficients", "parameters", "gradient", "m", "v")
-    return [Launch("adam", -(-COUNT // _THREADS), _THREADS, arguments, JOINED)]
+    return [Launch("adam", ceil_divide(COUNT, _THREADS), _THREADS, arguments, JOINED)]
 
 
 def _bn_gradient(shape: Shape, layer: int, train: bool) -> Launch:

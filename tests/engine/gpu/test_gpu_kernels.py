@@ -20,8 +20,19 @@ from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.device import FLAGS, source
 from srmnist.engine.network import normalisations, parameters
 
-NAMES = ("conv1/W", "bn1/gamma", "bn1/beta", "conv2/W", "bn2/gamma", "bn2/beta", "conv3/W", "bn3/gamma",
-         "bn3/beta", "conv4/W", "conv4/b")  # fmt: skip
+NAMES = [
+    "conv1/W",
+    "bn1/gamma",
+    "bn1/beta",
+    "conv2/W",
+    "bn2/gamma",
+    "bn2/beta",
+    "conv3/W",
+    "bn3/gamma",
+    "bn3/beta",
+    "conv4/W",
+    "conv4/b",
+]
 
 
 def buffers(device, shape, **given):
@@ -125,10 +136,8 @@ def test_batches_are_gathered_by_index(device):
 
 def test_every_kernel_is_launched_by_some_list():
     shape, layers = plan.Shape(2, 3, 4), (plan.Normalisation(1e-5, 0.9),) * 3
-    launches = [
-        *plan.gradients(shape, layers), *plan.adam(), *plan.evaluation(shape, layers),
-        *plan.sigmoid_gradient(shape),
-    ]  # fmt: skip
+    training = [*plan.gradients(shape, layers), *plan.adam(), *plan.sigmoid_gradient(shape)]
+    launches = [*training, *plan.evaluation(shape, layers)]
     assert {launch.kernel for launch in launches} == set(kernel_names(source()))
 
 

@@ -325,10 +325,8 @@ def test_training_resuming_and_showing_results_through_the_scripts(home, script,
     assert re.search(r"validation MSE 0\.\d+, PSNR", done.stdout)
     finish([*command, "--epoch", "3"], tmp_path / "out")
     assert results(tmp_path / "out") == results(home / "untouched")
-    shown = script(
-        "show_results.py", "--gpu", 0, "--data", home / "data", "--model", "out/model.npz", "-o", "out",
-        cwd=tmp_path,
-    )  # fmt: skip
+    flags = ("--gpu", 0, "--data", home / "data", "--model", "out/model.npz", "-o", "out")
+    shown = script("show_results.py", *flags, cwd=tmp_path)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert (tmp_path / "out" / "output.png").exists()
 
