@@ -37,7 +37,7 @@ _with_defaults = matplotlib.style.context("default")
 class LearningFigure(Figure):
     """Rows of images (input, output, original), and the loss curve below them.
 
-    All parts stay where they are when `show` changes the output and lengthens the curve.
+    All parts stay where they are when `set_moment` changes the output and lengthens the curve.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class LearningFigure(Figure):
         self._add_curve(epochs)
 
     @_with_defaults
-    def show(
+    def set_moment(
         self,
         restored: np.ndarray,
         epochs: list[float],
@@ -96,7 +96,7 @@ class LearningFigure(Figure):
     def frames(
         self, epochs: list[float], losses: list[float], restored: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """The figure at each moment of a run; for the parameters see `show`.
+        """The figure at each moment of a run; for the parameters see `set_moment`.
 
         Only what changes from moment to moment is drawn again: that takes a tenth of the time.
 
@@ -114,7 +114,7 @@ class LearningFigure(Figure):
         still = canvas.copy_from_bbox(self.bbox)
         drawn = []
         for number, output in enumerate(restored, 1):
-            self.show(output, epochs[:number], losses[:number])
+            self.set_moment(output, epochs[:number], losses[:number])
             canvas.restore_region(still)
             for artist in moving:
                 self.draw_artist(artist)

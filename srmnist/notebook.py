@@ -1,5 +1,6 @@
 """A run in a Jupyter notebook: a figure below the cell, redrawn while the network learns."""
 
+import sys
 import time
 from typing import Any
 
@@ -41,13 +42,21 @@ class LiveFigure:
         self._before = 0.0  # epochs
         self._due = 0.0  # on the clock
         self._display: Any = None
+        self._failed = False
 
     def __call__(self, progress: Progress) -> None:
+        if self._failed:
+            return
         before, self._before = self._before, progress.epoch
         early = progress.epoch < 1 and moments_passed(before, progress.epoch)
         if early or progress.epoch >= self._total or time.monotonic() >= self._due:
             began = time.monotonic()
-            self._draw(progress)
+            try:
+                self._draw(progress)
+            except Exception as error:  # a run is not lost with a figure of it
+                print(f"the figure of the run cannot be drawn: {error}", file=sys.stderr)
+                self._failed = True
+                return
             ended = time.monotonic()
             self._due = ended + max(_SHORTEST, (ended - began) * (1 / _SHARE - 1))
 
@@ -57,7 +66,7 @@ class LiveFigure:
         restored = restore(self._degraded, progress.model)
         self._epochs.append(progress.epoch)
         self._losses.append(float(np.mean((restored - self._originals) ** 2, dtype=np.float64)))
-        self._figure.show(to_grey(restored), self._epochs, self._losses, progress.log)
+        self._figure.set_moment(to_grey(restored), self._epochs, self._losses, progress.log)
         if self._display is None:
             self._display = display(self._figure, display_id=True)
         else:

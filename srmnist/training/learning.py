@@ -101,7 +101,7 @@ class Recorder(training.Extension):
         What `srmnist.training.settings.identity` gives for the run.
     """
 
-    name = "learning"
+    name = "learning"  # type: ignore[assignment]
     priority = 0  # after the log, before the snapshot
 
     def __init__(self, test: Pairs, images: int, identity: Mapping[str, int | str]) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 import srmnist  # first: it makes Chainer import  # isort: skip
 from srmnist import animation
 from srmnist.data import pick
+from srmnist.notebook import LiveFigure
 from srmnist.results import write_figures
 from srmnist.system.errors import UserError
 from srmnist.system.files import FileError
@@ -175,6 +176,21 @@ def test_failed_drawing_does_not_lose_a_run(tiny, tmp_path, monkeypatch, capfd):
     assert [path.name for path in result.files] == ["model.npz", "log", "loss.png"]
     assert (tmp_path / "model.npz").exists()
     assert not (tmp_path / "learning.gif").exists()
+
+
+def test_figure_in_a_notebook_that_fails_is_told_once_and_does_not_lose_a_run(tiny, monkeypatch, capfd):
+    pytest.importorskip("IPython")
+
+    def fail(*moment):
+        raise RuntimeError("no room for a picture")
+
+    monkeypatch.setattr(animation.LearningFigure, "set_moment", fail)
+    digits = srmnist.load_mnist()[1][:10]
+    live = LiveFigure(srmnist.degrade(digits), digits, images=64, epochs=2)
+    result = train(Settings(epoch=2, batchsize=64, data=str(tiny)), follow=live)
+    assert len(result.log) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == "the figure of the run cannot be drawn: no room for a picture"
 
 
 @pytest.mark.parametrize("harm", ["missing", "damaged", "of another run"])
