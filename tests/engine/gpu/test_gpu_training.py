@@ -106,11 +106,11 @@ def test_plain_trains_by_chainers_functions_alone(on_device, data, tmp_path, mon
     """With the engine out of order, the losses are those of plain Chainer on the CPU."""
     monkeypatch.setattr(updaters.EngineUpdater, "update_core", None)
     monkeypatch.setattr(function, "Restore", None)
-    _, (_, found, _) = trained(on_device, data, tmp_path / "there", plain=True)
+    _, (_, found, *_) = trained(on_device, data, tmp_path / "there", plain=True)
     monkeypatch.undo()
     flags = Settings(epoch=2, batchsize=8, size=7, data=data, plain=True)
     train(flags, tmp_path / "here", terminal=io.StringIO())
-    _, expected, _ = results(tmp_path / "here")
+    _, expected, *_ = results(tmp_path / "here")
     for one, other in zip(found, expected, strict=True):
         assert one == pytest.approx(other, rel=1e-3)
 
