@@ -200,7 +200,7 @@ def drop_earlier(out: Path) -> None:
 
 def draw(learning: Learning) -> bytes:
     """An animation of a run, as a GIF file."""
-    from srmnist.animation import LearningFigure, gif  # matplotlib takes a second to import
+    from srmnist.training.animation import LearningFigure, gif  # matplotlib takes a second to import
 
     figure = LearningFigure(learning.degraded, learning.originals, learning.images, learning.epochs[-1])
     return gif(figure.frames(learning.epochs, learning.losses, learning.restored))

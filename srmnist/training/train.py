@@ -176,7 +176,7 @@ def _finish(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs, 
 
 
 def _live_figure(test: Pairs, images: int, settings: Settings) -> Callable[[Progress], object]:
-    from srmnist.notebook import LiveFigure  # matplotlib takes a second to import
+    from srmnist.training.live_figure import LiveFigure  # matplotlib takes a second to import
 
     chosen = pick(len(test))
     return LiveFigure(test.degraded[chosen], test.originals[chosen], images, settings.epoch)

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import srmnist  # first: it makes Chainer import  # isort: skip
-from srmnist import animation
+from srmnist.training import animation
 from srmnist.data import pick
-from srmnist.notebook import LiveFigure
+from srmnist.training.live_figure import LiveFigure
 from srmnist.results import write_figures
 from srmnist.system.errors import UserError
 from srmnist.system.files import FileError

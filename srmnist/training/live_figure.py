@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from srmnist.animation import LearningFigure
 from srmnist.restoration import restore
+from srmnist.training.animation import LearningFigure
 from srmnist.training.learning import moments_passed, to_grey
 from srmnist.training.reports import Progress
 
