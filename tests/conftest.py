@@ -87,6 +87,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def data(home: Path) -> Path:
+    """The data set of `home`."""
+    return home / "data"
+
+
+@pytest.fixture
 def weights(tmp_path: Path) -> Path:
     """File of a model's weights before any training."""
     chainer.serializers.save_npz(tmp_path / "model.npz", initial_model(0))

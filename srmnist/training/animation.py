@@ -147,9 +147,15 @@ class LearningFigure(Figure):
         }
         ax.axhline(degraded_loss, color="0.55", linestyle="--", linewidth=1)
         ax.annotate(
-            "the input's", (0, degraded_loss), (4, 3), ("axes fraction", "data"), "offset points",
-            va="bottom", fontsize=9, color="0.45",
-        )  # fmt: skip
+            "the input's",
+            (0, degraded_loss),
+            (4, 3),
+            ("axes fraction", "data"),
+            "offset points",
+            va="bottom",
+            fontsize=9,
+            color="0.45",
+        )
         # The fourth root shows the first steps as well as the last epochs, and has a place for 0.
         ax.set_xscale("function", functions=(lambda x: np.maximum(x, 0) ** 0.25, lambda x: x**4))
         ax.set_yscale("log")

@@ -140,8 +140,7 @@ class Recorder(training.Extension):
         self._add(trainer.updater.epoch_detail, trainer.updater.get_optimizer("main").target)
 
     def _add(self, epoch: float, model: chainer.Chain) -> None:
-        restored = restore(self._degraded, model)
-        loss = float(np.mean((restored - self._originals) ** 2, dtype=np.float64))
+        restored, loss = restore_with_loss(self._degraded, self._originals, model)
         if not math.isfinite(loss):  # diverged: the run ends at its next snapshot
             return
         self.learning.epochs.append(epoch)
@@ -263,6 +262,26 @@ def _read(path: Path) -> tuple[Learning, str]:
     return kept, arrays["run"].item()
 
 
+def restore_with_loss(
+    degraded: np.ndarray, originals: np.ndarray, model: chainer.Chain
+) -> tuple[np.ndarray, float]:
+    """Images that a network in training restores, and their mean squared error.
+
+    Parameters
+    ----------
+    degraded, originals : ndarray of float32, shape (N, 1, H, W)
+        Intensities in [0, 1].
+    model : CNNAE
+
+    Returns
+    -------
+    restored : ndarray of float32, shape (N, 1, H, W)
+    loss : float
+    """
+    restored = restore(degraded, model)
+    return restored, float(np.mean((restored - originals) ** 2, dtype=np.float64))
+
+
 def to_grey(images: np.ndarray) -> np.ndarray:
     """Images as they are kept: grey values, and no more than 112×112 of the pixels.
 
@@ -276,5 +295,5 @@ def to_grey(images: np.ndarray) -> np.ndarray:
     ndarray of uint8, shape (N, H, W), or smaller
         Of larger images every second pixel, or every third, and so on.
     """
-    step = -(-max(images.shape[2:]) // _LARGEST)
+    step = math.ceil(max(images.shape[2:]) / _LARGEST)
     return np.round(images[:, 0, ::step, ::step] * 255).astype(np.uint8)

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from srmnist.restoration import restore
 from srmnist.training.animation import LearningFigure
-from srmnist.training.learning import moments_passed, to_grey
+from srmnist.training.learning import moments_passed, restore_with_loss, to_grey
 from srmnist.training.reports import Progress
 
-_SHARE = 0.05  # of the run's time, for drawing
+_DRAWING = 0.05  # fraction of the run's time
 _SHORTEST = 0.5  # seconds from one drawing to the next
 
 
@@ -58,14 +57,14 @@ class LiveFigure:
                 self._failed = True
                 return
             ended = time.monotonic()
-            self._due = ended + max(_SHORTEST, (ended - began) * (1 / _SHARE - 1))
+            self._due = ended + max(_SHORTEST, (ended - began) * (1 / _DRAWING - 1))
 
     def _draw(self, progress: Progress) -> None:
         from IPython.display import display
 
-        restored = restore(self._degraded, progress.model)
+        restored, loss = restore_with_loss(self._degraded, self._originals, progress.model)
         self._epochs.append(progress.epoch)
-        self._losses.append(float(np.mean((restored - self._originals) ** 2, dtype=np.float64)))
+        self._losses.append(loss)
         self._figure.set_moment(to_grey(restored), self._epochs, self._losses, progress.log)
         if self._display is None:
             self._display = display(self._figure, display_id=True)

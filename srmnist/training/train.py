@@ -136,10 +136,10 @@ def train(
         terminal = io.StringIO() if watched else terminal or process.terminal()
         trainer = build_trainer(model, pairs, test_pairs, settings, out, terminal, process)
         trainer.extend(interruption)
-        recorder = learning.Recorder(test_pairs, len(pairs), identity_)
         with process.agreed():
             if process.leads:
                 snapshots = Snapshots(identity_)
+                recorder = learning.Recorder(test_pairs, len(pairs), identity_)
                 if out is not None:
                     _keep(trainer, snapshots, recorder, _snapshot_due(snapshot_every, interruption))
                 start = None if resume is None else _go_on(trainer, snapshots, resume, settings.epoch)
@@ -157,14 +157,14 @@ def train(
                 trainer.run(show_loop_exception_msg=False)
         except Interrupted as stop:
             if process.leads:
-                stop.result = _result(trainer, model, test_pairs, [])
+                stop.result = _result(trainer, model, test_pairs)
             raise
         return _finish(trainer, model, test_pairs, out) if process.leads else None
 
 
 def _finish(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs, out: Path | None) -> Result:
     """Write the weights and the animation, and collect the results of a run that has ended."""
-    result = _result(trainer, model, test_pairs, [])
+    result = _result(trainer, model, test_pairs)
     if out is not None:
         weights.save(out / "model.npz", model)
         result.files.extend(out / name for name in ("model.npz", "log", "loss.png"))
@@ -182,7 +182,7 @@ def _live_figure(test: Pairs, images: int, settings: Settings) -> Callable[[Prog
     return LiveFigure(test.degraded[chosen], test.originals[chosen], images, settings.epoch)
 
 
-def _result(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs, files: list[Path]) -> Result:
+def _result(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs) -> Result:
     model.to_device("@numpy")
     log = trainer.get_extension("LogReport").log
     seconds = trainer.elapsed_time
@@ -192,7 +192,7 @@ def _result(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs, 
         degraded_mse=float(np.mean((test_pairs.degraded - test_pairs.originals) ** 2, dtype=np.float64)),
         images_per_second=images / seconds,
         seconds=seconds,
-        files=files,
+        files=[],
         model=model,
         log=log,
     )

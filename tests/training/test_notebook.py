@@ -24,11 +24,6 @@ def heeded_stop_button():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.fixture
-def data(home):
-    return home / "data"
-
-
 def same_weights(model, path) -> bool:
     found = chainer.serializers.npz.serialize(model)
     with np.load(path) as expected:

@@ -18,11 +18,6 @@ pytestmark = needs_fork
 
 
 @pytest.fixture
-def data(home) -> Path:
-    return home / "data"
-
-
-@pytest.fixture
 def mounted(tmp_path):
     """Mount a tmpfs of a size, and take it away again."""
     mounts = []

@@ -26,11 +26,6 @@ pytestmark = needs_fork
 
 
 @pytest.fixture
-def data(home) -> Path:
-    return home / "data"
-
-
-@pytest.fixture
 def untouched(home):
     return results(home / "untouched")
 
