@@ -1,0 +1,32 @@
+"""MNIST, embedded."""
+
+from functools import cache
+from importlib import resources
+
+import numpy as np
+
+from srmnist.data.dataset import Dataset, Split, to_float
+
+
+def load_mnist() -> tuple[np.ndarray, np.ndarray]:
+    """The embedded MNIST, as images for the network.
+
+    Returns
+    -------
+    train, test : ndarray of float32, shape (60000, 1, 28, 28) and (10000, 1, 28, 28)
+        Intensities in [0, 1]: the values of Chainer's ``datasets.get_mnist(withlabel=False, ndim=3)``, and
+        its dtype if CHAINER_DTYPE sets another.
+    """
+    import chainer
+
+    dtype = chainer.get_dtype()
+    train, test = embedded_mnist()
+    return to_float(train.images, dtype), to_float(test.images, dtype)
+
+
+@cache
+def embedded_mnist() -> Dataset:
+    """The embedded MNIST as it was published: uint8 images and labels (CC BY-SA 3.0, see mnist.LICENSE)."""
+    source = resources.files("srmnist") / "mnist.npz"
+    with source.open("rb") as file, np.load(file, allow_pickle=False) as npz:
+        return Dataset(*(Split(npz[f"{half}_images"], npz[f"{half}_labels"]) for half in ("train", "test")))
