@@ -29,4 +29,5 @@ def embedded_mnist() -> Dataset:
     """The embedded MNIST as it was published: uint8 images and labels (CC BY-SA 3.0, see mnist.LICENSE)."""
     source = resources.files("srmnist") / "mnist.npz"
     with source.open("rb") as file, np.load(file, allow_pickle=False) as npz:
-        return Dataset(*(Split(npz[f"{half}_images"], npz[f"{half}_labels"]) for half in ("train", "test")))
+        train, test = (Split(npz[f"{half}_images"], npz[f"{half}_labels"]) for half in ("train", "test"))
+    return Dataset(train, test, "MNIST")

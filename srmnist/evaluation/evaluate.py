@@ -7,7 +7,7 @@ from typing import TextIO
 
 import numpy as np
 
-from srmnist.data import load_dataset, to_float
+from srmnist.data import Dataset, load_dataset, to_float
 from srmnist.degradation import check_size, enlarge, shrink
 from srmnist.evaluation.interpolation import INTERPOLATIONS, interpolate
 from srmnist.evaluation.metrics import psnr, worst
@@ -16,6 +16,7 @@ from srmnist.evaluation.scores import DEGRADED, ORIGINAL, RESTORED, Judge
 from srmnist.evaluation.table import HEADER, Output, class_table, row
 from srmnist.figures import draw_psnr, png, show_grid
 from srmnist.restoration import load_model, restore
+from srmnist.system.cli import complain
 from srmnist.system.files import write_all
 
 _HARDEST = 12
@@ -61,6 +62,7 @@ def evaluate(
     output = Output(terminal or sys.stdout)
     model = load_model(model_file, gpu)
     dataset = load_dataset(data)
+    _say_what_is_left_out(dataset)
     originals = to_float(dataset.test.images)
     check_size(size, originals)
     judge = Judge(dataset, originals, gpu)
@@ -79,11 +81,10 @@ def evaluate(
 
     errors = {name: scores[name].squared_error for name in (DEGRADED, RESTORED)}
     hardest = worst(errors[RESTORED], _HARDEST)
-    name = "MNIST" if data is None else Path(data).resolve().name
     files = write_all(
         out,
         {
-            "metrics.json": metrics_file(name, size, judge.neighbours, scores, classes),
+            "metrics.json": metrics_file(dataset.name, size, judge.neighbours, scores, classes),
             "metrics.png": png(draw_psnr({name: psnr(values) for name, values in errors.items()})),
             "hardest.png": png(show_grid(degraded[hardest], restored[hardest], originals[hardest])),
         },
@@ -91,6 +92,14 @@ def evaluate(
     )
     output.check()
     return files
+
+
+def _say_what_is_left_out(dataset: Dataset) -> None:
+    """Say on stderr why there are no classes or no nearest neighbours, if labels are missing."""
+    reasons = [split.no_labels for split in dataset if split.labels is None]
+    if reasons:
+        missing = "no 1-NN" if dataset.test.labels is not None else "no 1-NN, no classes"
+        complain(f"{'; '.join(reasons)} ({missing})")
 
 
 def _rows(

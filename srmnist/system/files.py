@@ -6,6 +6,7 @@ import secrets
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from io import BufferedReader
 from operator import methodcaller
 from pathlib import Path
 from typing import BinaryIO
@@ -131,7 +132,7 @@ def remove_temporaries(directory: Path) -> None:
                 os.close(descriptor)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading. A pipe or a device is refused, because it might never end.
 
     Raises
