@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
         help="go on from a snapshot; without a value, from the newest in --out",
     )
     add("--seed", type=cli.seed, default=0, help="of weights and shuffle (default: 0)")
-    add("--data", metavar="DIR", help="IDX files to train on (default: the embedded MNIST)")
+    parser.add_data_flag()
     add("--size", type=cli.positive, default=10, help="shrink to SIZE×SIZE (default: 10)")
     recipe_help = "how to train: as the article does (default), or better at the same cost"
     add("--recipe", choices=["article", "tuned"], default="article", help=recipe_help)

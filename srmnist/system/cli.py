@@ -59,9 +59,18 @@ class Parser(argparse.ArgumentParser):
             help="CUDA device (without a value: 0); negative: the CPU (default)",
         )
 
+    def add_data_flag(self) -> None:
+        """``--data``, of the scripts that use a data set."""
+        self.add_argument(
+            "--data",
+            metavar="DIR",
+            help="IDX files, plain or .gz, under the names of MNIST, EMNIST or QMNIST; if DIR holds several "
+            "data sets, add the name of one: DIR/emnist-letters (default: the embedded MNIST)",
+        )
+
     def add_test_flags(self) -> None:
         """``--data`` and ``--size``, of the scripts that degrade test images."""
-        self.add_argument("--data", metavar="DIR", help="IDX files to test on (default: the embedded MNIST)")
+        self.add_data_flag()
         self.add_argument("--size", type=positive, default=10, help="shrink to SIZE×SIZE (default: 10)")
 
 
