@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,22 @@ def test_images_without_labels_are_not_read(weights, small_mnist, tmp_path):
     assert report["classes"] == {}
     assert {row["readability"] for row in report["rows"].values()} == {None}
     assert len(table.getvalue().splitlines()) == 7
+
+
+@pytest.mark.parametrize(("half", "missing"), [("train", "(no 1-NN)"), ("t10k", "(no 1-NN, no classes)")])
+def test_labels_that_cannot_be_used_are_named_and_the_rest_is_measured(
+    half, missing, weights, small_mnist, tmp_path, capsys
+):
+    data = shutil.copytree(small_mnist, tmp_path / "data")
+    labels = data / f"{half}-labels-idx1-ubyte"
+    labels.write_text("five\n")
+    evaluate(weights, tmp_path / "out", str(data), terminal=io.StringIO())
+    report = strict_json(tmp_path / "out" / "metrics.json")
+    assert {row["readability"] for row in report["rows"].values()} == {None}
+    assert len(report["classes"]) == (10 if half == "train" else 0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{labels}: ")
+    assert line.endswith(missing)
 
 
 def test_images_too_small_for_ssim_are_measured_without(weights, tmp_path):
