@@ -34,7 +34,7 @@ def run(gpu: int, tests: Path, rounds: int = 10) -> dict[str, Any]:
     -------
     dict
         What results/gpu.json holds: the card under "machine", pytest's last line, `kernels.run`,
-        `comparison.run`, and seconds and errors of ten epochs, run twice.
+        `comparison.run_gpu`, and seconds and errors of ten epochs, run twice.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def run(gpu: int, tests: Path, rounds: int = 10) -> dict[str, Any]:
     begun = time.monotonic()
     result: dict[str, Any] = {"tests": passed(tests)}
     result["kernels"] = kernels.run(gpu, 64)
-    result["comparison"] = comparison.run(64, rounds, gpu)
+    result["comparison"] = comparison.run_gpu(64, rounds, gpu)
     result["ten_epochs"] = twice(Settings(gpu=gpu))
     return {"machine": result["kernels"]["machine"], **result, "seconds": time.monotonic() - begun}
 

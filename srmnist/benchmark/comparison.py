@@ -1,30 +1,57 @@
-"""The engine beside the other implementations: as numbers, as a table and as a figure."""
+"""The engine beside the other implementations: as numbers and as a table."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
-import platform
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from srmnist.benchmark import measure
-from srmnist.benchmark.variants import CHANNELS_LAST, EAGER, ENGINE, GPU_TORCHES, PLAIN, available, variants
+from srmnist.benchmark import machine, measure
+from srmnist.benchmark.variants import (
+    CHAINERS,
+    ENGINE,
+    NOT_FLOAT32,
+    ONNXRUNTIME,
+    PLAIN,
+    UNCAPTURED,
+    available,
+    gpu_variants,
+)
+from srmnist.benchmark.workers import team
 from srmnist.system.device import device_errors, select_device
 from srmnist.system.errors import UserError
 from srmnist.training.settings import Settings
 from srmnist.training.train import train
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+_FASTEST = "the fastest other"
+_PACKAGES = (
+    "chainer",
+    "numpy",
+    "numba",
+    "torch",
+    "tensorflow-cpu",
+    "tensorflow",
+    "jax",
+    "onnxruntime",
+    "openvino",
+)
+_GPU_PACKAGES = ("chainer", "numpy", "torch")
+# What holds each library to AVX2. onnxruntime has no such variable.
+AVX2 = {
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+sse4.2,+popcnt,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+}
+_NO_SWITCH = (ONNXRUNTIME,)
 
-_FASTEST = "the fastest PyTorch"
 
-
-def run(batch: int, rounds: int, gpu: int = -1, growth: bool = False) -> dict[str, Any]:
-    """Measure everything that this computer can run.
-
-    On a GPU all variants compute in float32 without TF32, on a data set that lies on the device.
+def run(batch: int, rounds: int, avx2: bool = False) -> dict[str, Any]:
+    """Measure everything that this computer can run on its CPU.
 
     Parameters
     ----------
@@ -32,51 +59,84 @@ def run(batch: int, rounds: int, gpu: int = -1, growth: bool = False) -> dict[st
         Images a step.
     rounds : int
         Turns that each variant takes.
-    gpu : int, default -1
-        CUDA device number; negative is the CPU.
-    growth : bool, default False
-        Whether to measure also how the cost grows with the batch and the CPU's threads, which takes minutes.
+    avx2 : bool, default False
+        Whether to hold every library to AVX2, the vectors of most laptops. What cannot be held is left out.
 
     Returns
     -------
     dict
-        What ``--json`` writes: the processor or card under "machine", the versions, milliseconds and GFLOP/s
-        of each variant, and the ratios to plain Chainer and to the fastest PyTorch; of the CPU also seconds
-        an epoch, megabytes and the growth; of a GPU seconds and error of ten epochs.
+        The machine's card, the versions, and milliseconds (median and quartiles), GFLOP/s and megabytes of
+        each variant, and the ratios to plain Chainer and to the fastest other variant in float32; with
+        `avx2` all but the first two are under "avx2".
 
     Raises
     ------
     UserError
-        If the device is not usable, or Numba is missing and the CPU's engine is to be measured.
+        If Numba is missing: there is no engine to measure; or if the processor has no AVX2.
     """
-    if gpu < 0:
-        _require_numba()
+    require_numba()
+    found = start()
+    if avx2 and "AVX" not in found["machine"].get("vectors", ""):
+        raise UserError("--avx2: this processor has no AVX2, or the system does not tell")
+    names = [name for name in available() if not (avx2 and name in _NO_SWITCH)]
+    with team(names, AVX2 if avx2 else {}) as members:
+        members.ask("digits", images=10_000, batch=batch)
+        members.ask("check", batch=batch)
+        times = members.times(measure.KINDS, batch, rounds)
+        memory = members.ask("memory")
+        peak = members.workers[ENGINE].ask("peak")
+    rows = _rows(times, batch)
+    for name, row in rows.items():
+        row["peak_memory_mb"] = round(memory[name])
+    measured = {
+        "batch": batch,
+        "matrix_product_gflops": peak,
+        "variants": rows,
+        "speedup": _speedups(rows, CHAINERS),
+    }
+    return found | ({"avx2": measured} if avx2 else measured)
+
+
+def start() -> dict[str, Any]:
+    """What every result on the CPU begins with: the machine and the versions."""
+    return {"machine": machine.description(), "versions": machine.versions(_PACKAGES)}
+
+
+def run_gpu(batch: int, rounds: int, gpu: int) -> dict[str, Any]:
+    """Measure everything that a GPU can run, in float32 without TF32, on a data set that lies on the device.
+
+    Parameters
+    ----------
+    batch, rounds : int
+        As for `run`.
+    gpu : int
+        CUDA device number.
+
+    Returns
+    -------
+    dict
+        As that of `run`, without megabytes, but with seconds and error of ten epochs.
+
+    Raises
+    ------
+    UserError
+        If the device is not usable.
+    """
     select_device(gpu)
     with device_errors(gpu):
-        made = variants(available(gpu), gpu, batch)
-        runs = measure.GPU_RUNS if gpu >= 0 else 1
-        times = measure.measure(made, batch, rounds, runs=runs, synchronise=measure.synchroniser(gpu))
-        rows = {name: _row(row, batch) for name, row in times.items()}
-        result = {
-            "machine": measure.card(gpu) if gpu >= 0 else measure.processor(),
-            "versions": _versions(["chainer", "numpy", "torch", *(() if gpu >= 0 else ("numba",))]),
+        import cupy
+
+        made = gpu_variants(available(gpu), gpu, batch)
+        rows = _rows(measure.gpu_times(made, batch, rounds, gpu), batch)
+        return {
+            "machine": machine.card(gpu),
+            "versions": machine.versions(_GPU_PACKAGES) | {"cupy": cupy.__version__},
             "batch": batch,
             "matrix_product_gflops": measure.matrix_product_peak(gpu),
             "variants": rows,
-            "speedup": _speedups(rows),
+            "speedup": _speedups(rows, (ENGINE, UNCAPTURED, PLAIN)),
+            "ten_epochs": ten_epochs(gpu, batch),
         }
-        if gpu >= 0:
-            import cupy
-
-            result["versions"]["cupy"] = cupy.__version__
-            return result | {"ten_epochs": ten_epochs(gpu, batch)}
-    for name, seconds in measure.epoch_seconds(made, batch).items():
-        rows[name] |= {"epoch_s": seconds, "peak_memory_mb": measure.peak_memory(name)}
-    batches, compared = (
-        [1, 4, 16, 64, 256, 1024],
-        [name for name in (ENGINE, EAGER, CHANNELS_LAST) if name in made],
-    )
-    return result | {"growth": measure.growth(compared, batches, measure.thread_counts()) if growth else []}
 
 
 def ten_epochs(gpu: int, batch: int = 64) -> dict[str, float]:
@@ -85,67 +145,62 @@ def ten_epochs(gpu: int, batch: int = 64) -> dict[str, float]:
     return {"seconds": result.seconds, "images_per_second": result.images_per_second, "mse": result.mse}
 
 
-def _require_numba() -> None:
+def require_numba() -> None:
+    """Refuse to compare an engine that is not there."""
     try:
         import numba  # noqa: F401
     except ImportError as error:
         raise UserError(f"there is no engine to time: {error}; pip install numba") from error
 
 
-def _row(times: dict[str, float], batch: int) -> dict[str, float]:
+def _rows(times: Mapping[measure.Task, list[float]], batch: int) -> dict[str, dict[str, Any]]:
     """Milliseconds of a step and of an evaluation, and the GFLOP/s that they are."""
-    row = {f"{kind}_ms": times[kind] for kind in measure.KINDS}
-    for kind in measure.KINDS:
-        row[f"{kind}_gflops"] = measure.flops(batch, train=kind == "step") / times[kind] / 1e6
-    return row
+    rows: dict[str, dict[str, Any]] = {}
+    for (name, kind), values in times.items():
+        row = rows.setdefault(name, {})
+        row |= measure.summary(kind, values)
+        row[f"{kind}_gflops"] = measure.rounded(
+            measure.flops(batch, train=kind == "step") / row[f"{kind}_ms"] / 1e6
+        )
+    return rows
 
 
-def _versions(packages: Iterable[str]) -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in packages:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+def _speedups(rows: Mapping[str, dict[str, Any]], chainers: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How many times as fast the engine is as plain Chainer, and as the fastest other variant in float32."""
+    others = [name for name in rows if name not in (*chainers, *NOT_FLOAT32)]
+    found: dict[str, dict[str, Any]] = {}
+    for other, names in ((PLAIN, [PLAIN]), (_FASTEST, others)):
+        for kind in measure.KINDS:
+            times = {name: rows[name][f"{kind}_ms"] for name in names if f"{kind}_ms" in rows.get(name, {})}
+            if times:
+                against = min(times, key=times.__getitem__)
+                ratio = measure.rounded(times[against] / rows[ENGINE][f"{kind}_ms"])
+                found.setdefault(other, {})[kind] = {"against": against, "ratio": ratio}
     return found
-
-
-def _speedups(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """How many times as fast the engine is as plain Chainer and as the fastest PyTorch."""
-    others = {PLAIN: [PLAIN], _FASTEST: [name for name in GPU_TORCHES if name in rows]}
-    return {
-        other: {
-            kind: min(rows[name][f"{kind}_ms"] for name in names) / rows[ENGINE][f"{kind}_ms"]
-            for kind in measure.KINDS
-        }
-        for other, names in others.items()
-        if names
-    }
 
 
 def table(result: dict[str, Any]) -> str:
     """The result for a terminal, no wider than 79 columns."""
-    on_cpu = "growth" in result
+    compared = result.get("avx2", result)
+    held = ", every library held to AVX2" if "avx2" in result else ""
     lines = [
-        result["machine"],
-        ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
-        f"batch {result['batch']}, float32; a matrix product reaches "
-        f"{result['matrix_product_gflops']:,.0f} GFLOP/s",
+        *machine_lines(result),
+        f"batch {compared['batch']}, float32{held}; medians ± half the distance of the quartiles;",
+        f"a matrix product by NumPy reaches {compared['matrix_product_gflops']:,.0f} GFLOP/s",
         "",
-        f"{'':22}{'step':>11}{'evaluate':>11}{'GFLOP/s':>9}{'of peak':>8}"
-        + (f"{'epoch':>7}{'memory':>9}" if on_cpu else ""),
     ]
-    for name, row in result["variants"].items():
-        part = row["step_gflops"] / result["matrix_product_gflops"]
-        times = "".join(f"{_milliseconds(row[f'{kind}_ms'])} ms" for kind in measure.KINDS)
-        rest = f"{row['epoch_s']:5.0f} s{row['peak_memory_mb']:6.0f} MB" if on_cpu else ""
-        lines.append(f"{name:22}{times}{row['step_gflops']:9,.0f}{part:8.0%}{rest}")
+    on_cpu = "peak_memory_mb" in compared["variants"][ENGINE]
+    lines.append(f"{'':21}{'step':>17}{'evaluate':>17}{'GFLOP/s':>9}" + (f"{'memory':>10}" if on_cpu else ""))
+    for name, row in compared["variants"].items():
+        times = "".join(_milliseconds(row, kind) for kind in measure.KINDS)
+        gflops = row.get("step_gflops", row.get("evaluate_gflops"))
+        rest = f"{row['peak_memory_mb']:7.0f} MB" if on_cpu else ""
+        lines.append(f"{name:21}{times}{gflops:9,.0f}{rest}")
     lines.append("")
-    for other, ratios in result["speedup"].items():
-        lines.append(
-            f"{ENGINE} against {other}: step × {ratios['step']:.2f}, evaluation × {ratios['evaluate']:.2f}"
-        )
-    if not on_cpu:
+    for kind, noun in (("step", "a step"), ("evaluate", "an evaluation")):
+        ratios = [row[kind] for row in compared["speedup"].values() if kind in row]
+        lines += [f"{noun} is {row['ratio']:.2f} × as fast as with {row['against']}" for row in ratios]
+    if "ten_epochs" in result:
         epochs = result["ten_epochs"]
         lines.append(
             f"ten epochs with evaluation: {epochs['seconds']:.1f} s, validation MSE {epochs['mse']:.6f}"
@@ -153,41 +208,17 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _milliseconds(value: float) -> str:
-    return f"{value:8.3f}" if value < 10 else f"{value:8.1f}"
+def machine_lines(result: dict[str, Any]) -> list[str]:
+    """The machine and the versions, no wider than 79 columns."""
+    card = result["machine"]
+    told = [card] if isinstance(card, str) else [f"{name}: {words}" for name, words in card.items()]
+    packages = [f"{name} {version}" for name, version in result["versions"].items()]
+    return [line for words in (*told, ", ".join(packages)) for line in textwrap.wrap(words, 79)]
 
 
-def figure(result: dict[str, Any]) -> Figure:
-    """A step's cost by variant, and how it grows with the batch and the threads."""
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(11, 3.4), layout="constrained")
-    bars, curves = drawn.subplots(1, 2)
-    shown = {name: row["step_ms"] for name, row in result["variants"].items() if name != PLAIN}
-    colours = {name: f"C{i}" for i, name in enumerate(shown)}
-    bars.barh(list(shown), list(shown.values()), color=list(colours.values()))
-    bars.bar_label(bars.containers[0], fmt="%.1f ms", padding=3)
-    bars.invert_yaxis()
-    bars.margins(x=0.25)
-    bars.set_xlabel(f"one training step, batch {result['batch']} [ms]")
-    bars.set_title(f"plain Chainer: {result['variants'][PLAIN]['step_ms']:.0f} ms", fontsize="medium")
-    lines: dict[tuple[str, int], list[tuple[int, float]]] = {}
-    for row in result["growth"]:
-        point = (row["batch"], row["step"] / row["batch"])
-        lines.setdefault((row["variant"], row["threads"]), []).append(point)
-    for (name, threads), points in lines.items():
-        label = f"{name}, {threads} thread{'s' if threads > 1 else ''}"
-        style = "--" if threads == 1 else "-"
-        curves.plot(*zip(*points, strict=True), style, marker=".", color=colours[name], label=label)
-    curves.set(xscale="log", yscale="log", xlabel="batch", ylabel="one training step [ms an image]")
-    batches = sorted({row["batch"] for row in result["growth"]})
-    curves.set_xticks(batches, map(str, batches))
-    for axis in (curves.xaxis, curves.yaxis):
-        axis.set_minor_formatter("")
-    curves.yaxis.set_major_formatter("{x:g}")
-    curves.set_yticks([0.2, 0.5, 1, 2, 5])
-    if lines:
-        curves.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    for axes in (bars, curves):
-        axes.spines[["top", "right"]].set_visible(False)
-    return drawn
+def _milliseconds(row: dict[str, Any], kind: str) -> str:
+    if f"{kind}_ms" not in row:
+        return " " * 17
+    value, (low, high) = row[f"{kind}_ms"], row[f"{kind}_quartiles_ms"]
+    digits = 3 if value < 10 else 1
+    return f"{value:8.{digits}f} ±{(high - low) / 2:4.{min(digits, 2)}f} ms"

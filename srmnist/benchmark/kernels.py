@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from srmnist.benchmark.measure import card
+from srmnist.benchmark.machine import card
 from srmnist.engine.gpu import device as devices
 from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.device import Device

@@ -1,45 +1,29 @@
-"""What a training step, an evaluation and an epoch cost.
-
-All variants compute the same network on the same batch with the same optimiser. They take turns, round by
-round, so that other work on the computer disturbs them alike; medians are quoted.
-"""
+"""How times are taken: in turns, round by round, so that other work on the computer disturbs all alike."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import chainer
 import numpy as np
-from chainer import iterators, training
 from chainer.backends import cuda
 
-from srmnist.benchmark.variants import (
-    CHAINERS,
-    PLAIN,
-    Variant,
-    make_chainer_optimizer,
-    make_variant,
-    variants,
-)
-from srmnist.data import load_mnist
-from srmnist.degradation import degrade
+from srmnist.benchmark.variants import Chosen, Variant
 
 _SIDE = 28
-_IMAGES = 60_000
 # A turn is a pause, in which the threads of the variant before stop spinning, one run that is not counted,
-# and a few measurements.
-_PAUSE, _TURN = 0.05, 4
+# and up to four measurements; fewer if these take long.
+_PAUSE, _TURN, _ENOUGH_S = 0.05, 4, 0.5
+_SHORTEST_S = 0.01  # of a measurement: a shorter run is repeated
 GPU_RUNS = 50  # in one measurement on a GPU, which works on while the host is ahead
 KINDS = ("step", "evaluate")
+
+Task = tuple[str, str]  # the name of a variant, and one of `KINDS`
 
 
 def flops(batch: int, train: bool) -> float:
@@ -52,136 +36,116 @@ def flops(batch: int, train: bool) -> float:
     return 3 * forward - 2 * 9 * layers[0] * _SIDE**2 * batch if train else forward
 
 
-def measure(
-    made: dict[str, Variant],
-    batch: int,
-    rounds: int,
-    warmup: int = 3,
-    kinds: tuple[str, ...] = KINDS,
-    runs: int = 1,
+def turn(
+    run: Callable[[Chosen], object],
+    chosen: Chosen,
+    runs: int | None = None,
     synchronise: Callable[[], object] = lambda: None,
-) -> dict[str, dict[str, float]]:
-    """Median milliseconds of a training step and of an evaluation, the variants taking turns.
+) -> list[float]:
+    """Milliseconds of a run, several times.
 
     Parameters
     ----------
-    made : dict of str to Variant
-    batch : int
-        Images a step.
-    rounds, warmup : int
-        Turns that each variant takes: that count, and before these, that do not.
-    kinds : tuple of str
-        Of `KINDS`.
-    runs : int, default 1
-        Runs in one measurement, whose mean it is.
+    run : function
+        A field of `Variant`.
+    chosen : ndarray of int64 or slice
+        The images of the batch.
+    runs : int, optional
+        Runs in one measurement, whose mean it is; by default as many as take 10 ms.
     synchronise : function, optional
         Waits for the device: each measurement is from an idle device to an idle device.
     """
-    random = np.random.default_rng(0)
-    times: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in kinds} for name in made}
-    for round_ in range(warmup + rounds):
-        indices = random.choice(10_000, batch, replace=batch > 10_000)
-        for name, variant in made.items():
-            for kind in kinds:
-                run = getattr(variant, kind)
-                time.sleep(_PAUSE)
-                run(indices)
-                for _ in range(_TURN):
-                    synchronise()
-                    start = time.perf_counter()
-                    for _ in range(runs):
-                        run(indices)
-                    synchronise()
-                    if round_ >= warmup:
-                        times[name][kind].append((time.perf_counter() - start) / runs * 1e3)
+    time.sleep(_PAUSE)
+    begun = time.perf_counter()
+    run(chosen)
+    if runs is None:
+        runs = max(1, round(_SHORTEST_S / (time.perf_counter() - begun)))
+    measured: list[float] = []
+    begun = time.perf_counter()
+    while len(measured) < _TURN and (not measured or time.perf_counter() - begun < _ENOUGH_S):
+        synchronise()
+        start = time.perf_counter()
+        for _ in range(runs):
+            run(chosen)
+        synchronise()
+        measured.append((time.perf_counter() - start) / runs * 1e3)
+    return measured
+
+
+def alternate(
+    take: Callable[[Task, int], list[float]], tasks: Sequence[Task], rounds: int, warmup: int = 1
+) -> dict[Task, list[float]]:
+    """Measure all tasks in turns.
+
+    Parameters
+    ----------
+    take : function
+        Takes a turn, in the round of that number, and returns its milliseconds.
+    tasks : sequence of (str, str)
+    rounds, warmup : int
+        Rounds that count, and rounds before these, that do not.
+    """
+    times: dict[Task, list[float]] = {task: [] for task in tasks}
+    for number in range(-warmup, rounds):
+        for task, measured in one_round(take, tasks, number).items():
+            if number >= 0:
+                times[task] += measured
+    return times
+
+
+def one_round(
+    take: Callable[[Task, int], list[float]], tasks: Sequence[Task], number: int
+) -> dict[Task, list[float]]:
+    """One turn of each task."""
+    return {task: take(task, number) for task in tasks}
+
+
+def gpu_times(made: dict[str, Variant], batch: int, rounds: int, gpu: int) -> dict[Task, list[float]]:
+    """`alternate` for variants on a GPU, in this process."""
+
+    def take(task: Task, number: int) -> list[float]:
+        name, kind = task
+        return turn(getattr(made[name], kind), chosen_images(10_000, batch, number), GPU_RUNS, synchronise)
+
+    synchronise = synchroniser(gpu)
+    return alternate(take, [(name, kind) for name in made for kind in KINDS], rounds, warmup=3)
+
+
+def chosen_images(count: int, batch: int, number: int) -> Chosen:
+    """The images of a batch in the round of that number: random ones of `count`; a slice if these are all."""
+    if batch == count:
+        return slice(0, count)
+    return np.random.default_rng(abs(number)).choice(count, batch, replace=batch > count)
+
+
+def summary(kind: str, times: list[float]) -> dict[str, Any]:
+    """The median, and the quartiles between which half of the measurements lie."""
+    quartiles = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
     return {
-        name: {kind: statistics.median(values) for kind, values in of_name.items()}
-        for name, of_name in times.items()
+        f"{kind}_ms": rounded(statistics.median(times)),
+        f"{kind}_quartiles_ms": [rounded(quartiles[0]), rounded(quartiles[2])],
     }
 
 
-def epoch_seconds(made: dict[str, Variant], batch: int, part: float = 0.05) -> dict[str, float]:
-    """Seconds of one epoch of 60,000 images on the CPU, from a part of it.
-
-    Chainer's variants go through their iterator and updater, as in training; PyTorch's index tensors, which
-    is the quickest way to feed it.
-    """
-    steps = max(1, round(_IMAGES / batch * part))
-    random = np.random.default_rng(0)
-    feed = [random.choice(10_000, batch) for _ in range(steps)]
-    _, originals = load_mnist()
-    degraded = degrade(originals)
-    seconds = {}
-    for name, variant in made.items():
-        if name in CHAINERS:
-            updater = _updater(name, degraded, originals, batch)
-            steps_of_epoch = [updater.update] * steps
-        else:
-            steps_of_epoch = [partial(variant.step, indices) for indices in feed]
-        with chainer.using_config("plain", name == PLAIN):
-            steps_of_epoch[0]()
-            start = time.perf_counter()
-            for step in steps_of_epoch:
-                step()
-        seconds[name] = (time.perf_counter() - start) / steps * _IMAGES / batch
-    return seconds
-
-
-def _updater(
-    name: str, degraded: np.ndarray, originals: np.ndarray, batch: int
-) -> training.updaters.StandardUpdater:
-    iterator = iterators.SerialIterator(chainer.datasets.TupleDataset(degraded, originals), batch)
-    return training.updaters.StandardUpdater(iterator, make_chainer_optimizer(name))
-
-
-def growth(names: list[str], batches: list[int], counts: list[int]) -> list[dict[str, Any]]:
-    """A step's milliseconds against the batch's size and the number of threads."""
-    rows = []
-    made = variants(names)
-    for count in counts:
-        set_threads(count)
-        for batch in batches:
-            rounds = max(1, 256 // max(batch, 64))  # a large batch is an average in itself
-            for name, times in measure(made, batch, rounds, warmup=1, kinds=("step",)).items():
-                rows.append({"variant": name, "threads": count, "batch": batch, "step": times["step"]})
-    set_threads(max(counts))
-    return rows
-
-
-def thread_counts() -> list[int]:
-    """One thread, and twice as many each time, up to as many as the engine takes by itself."""
-    from srmnist.engine.cpu import threads
-
-    most = threads.thread_count()
-    return sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
-
-
-def set_threads(count: int) -> None:
-    """Let the engine, and PyTorch where it is loaded, use so many threads."""
-    from srmnist.engine.cpu import threads
-
-    threads.set_thread_count(count)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(count)
+def rounded(value: float) -> float:
+    """Four digits: more than any of these measurements has."""
+    return float(f"{value:.4g}")
 
 
 def matrix_product_peak(gpu: int = -1, rounds: int = 7) -> float:
-    """GFLOP/s of the best large float32 matrix product at hand, without TF32: the practical peak."""
+    """GFLOP/s of a large float32 matrix product by NumPy or CuPy, without TF32: the practical peak."""
     size, runs, synchronise = (4096, 20, synchroniser(gpu)) if gpu >= 0 else (2048, 1, lambda: None)
     a = np.random.default_rng(0).random((size, size), np.float32)
-    factors: list[Any] = [cuda.cupy.asarray(a) if gpu >= 0 else a]
-    if gpu < 0 and "torch" in sys.modules:
-        factors.append(sys.modules["torch"].from_numpy(a))
+    factor = cuda.cupy.asarray(a) if gpu >= 0 else a
     best = 0.0
-    for factor in factors:
-        for _ in range(rounds):
-            synchronise()
-            start = time.perf_counter()
-            for _ in range(runs):
-                factor @ factor
-            synchronise()
-            best = max(best, runs * 2 * size**3 / (time.perf_counter() - start) / 1e9)
-    return best
+    for _ in range(rounds):
+        synchronise()
+        start = time.perf_counter()
+        for _ in range(runs):
+            factor @ factor
+        synchronise()
+        best = max(best, runs * 2 * size**3 / (time.perf_counter() - start) / 1e9)
+    return rounded(best)
 
 
 def synchroniser(gpu: int) -> Callable[[], object]:
@@ -189,51 +153,30 @@ def synchroniser(gpu: int) -> Callable[[], object]:
     return cuda.cupy.cuda.runtime.deviceSynchronize if gpu >= 0 else lambda: None
 
 
-def peak_memory(name: str, steps: int = 20) -> float:
-    """Peak resident megabytes of a process that holds MNIST and trains with one variant on the CPU."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_memory, (name, steps))
+_STATUS, _FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def _peak_memory(name: str, steps: int) -> float:
-    train, _ = load_mnist()
-    degraded = degrade(train)
-    variant = make_variant(name, degraded, train)
-    random = np.random.default_rng(0)
-    for _ in range(steps):
-        variant.step(random.choice(len(train), 64))
-    for start in range(0, 640, 64):
-        variant.evaluate(np.arange(start, start + 64))
-    return peak_resident_bytes() / 2**20
-
-
-def peak_resident_bytes(status: Path = Path("/proc/self/status")) -> int:
+def peak_resident_bytes(status: Path = _STATUS) -> int:
     """Of this process alone: what getrusage says on Linux remembers the parent's peak."""
     if status.exists():
-        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(peak.split()[1]) * 1024
+        return resident_bytes("VmHWM", status)
     import resource
 
     peak_of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak_of_process if sys.platform == "darwin" else peak_of_process * 1024
 
 
-def processor() -> str:
-    """The processor's name, and how many of its cores this process may use."""
-    from srmnist.engine.cpu import threads
-
-    name = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        models = [line for line in information.read_text().splitlines() if line.startswith("model name")]
-        name = models[0].partition(":")[2].strip() if models else name
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} core{'s' if cores != 1 else ''}, {threads.thread_count()} threads"
+def resident_bytes(field: str = "VmRSS", status: Path = _STATUS) -> int:
+    """Memory of this process as Linux counts it: VmRSS now, VmHWM at its peak."""
+    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
 
 
-def card(gpu: int) -> str:
-    """The GPU's name, and its driver's CUDA."""
-    runtime = cuda.cupy.cuda.runtime
-    name = runtime.getDeviceProperties(gpu)["name"].decode()
-    major, minor = divmod(runtime.driverGetVersion(), 1000)
-    return f"{name}, CUDA {major}.{minor // 10}"
+def can_forget_peak() -> bool:
+    """Whether the system lets a process count its peak anew, as Linux does."""
+    return os.access(_FORGET, os.W_OK)
+
+
+def forget_peak() -> None:
+    """Count the peak of this process's memory anew (proc(5): 5 in clear_refs)."""
+    _FORGET.write_text("5")

@@ -34,3 +34,23 @@ def write_json(path: Path, result: dict[str, Any]) -> None:
     """Write figures as JSON."""
     text = json.dumps(result, indent=2) + "\n"
     files.write_whole(path, lambda file: file.write(text.encode()))
+
+
+def joined(path: Path | None, result: dict[str, Any]) -> dict[str, Any]:
+    """A result with the figures that a file holds of the same machine's other measurements.
+
+    Raises
+    ------
+    UserError
+        If the file holds something else.
+    """
+    if path is None or not path.exists():
+        return result
+    try:
+        kept = json.loads(path.read_text())
+        same = kept["machine"]["processor"] == result["machine"]["processor"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is not a file of this benchmark's figures; give another name") from error
+    if not same:
+        raise UserError(f"{path}: holds figures of another machine; give another name, or delete it")
+    return kept | result | {"growth": kept.get("growth", {}) | result.get("growth", {})}

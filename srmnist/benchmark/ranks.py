@@ -18,7 +18,7 @@ import numpy as np
 from chainer import training
 from chainer.training import Trainer, get_trigger
 
-from srmnist.benchmark import measure
+from srmnist.benchmark import machine
 from srmnist.data import embedded_mnist
 from srmnist.system.errors import UserError
 from srmnist.training import distributed
@@ -68,7 +68,7 @@ def run(batch: int, rounds: int) -> dict[str, Any]:
     for count, row in rows.items():
         row["weak_efficiency"] = rows[1]["weak"] / row["weak"]
         row["strong_efficiency"] = rows[1]["strong"] / (count * row["strong"])
-    return {"machine": measure.processor(), "batch": batch, "ranks": rows}
+    return {"machine": machine.processor(), "batch": batch, "ranks": rows}
 
 
 def table(result: dict[str, Any]) -> str:

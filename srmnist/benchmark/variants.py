@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -15,204 +16,207 @@ from srmnist.data import load_mnist
 from srmnist.degradation import degrade
 from srmnist.model import CNNAE
 from srmnist.system.device import select_device
-from srmnist.system.errors import first_line
+from srmnist.system.errors import UserError, first_line
 from srmnist.training.recipes import ARTICLE, TUNED, make_optimizer
+from srmnist.training.trainer import initial_model
 
 ENGINE, TUNED_ENGINE, PLAIN = "srmnist engine", "engine, recipe tuned", "plain Chainer"
 UNCAPTURED = "engine uncaptured"
 EAGER, CHANNELS_LAST, COMPILED = "PyTorch eager", "PyTorch channels_last", "torch.compile"
 GRAPH = "PyTorch CUDA graph"
+TENSORFLOW, XLA, JAX = "TensorFlow", "TensorFlow XLA", "JAX"
+ONNXRUNTIME, OPENVINO, OPENVINO_BF16 = "onnxruntime", "OpenVINO", "OpenVINO bfloat16"
+
 CHAINERS = (ENGINE, TUNED_ENGINE, PLAIN)  # on the CPU
 GPU_CHAINERS = (ENGINE, UNCAPTURED, PLAIN)
 TORCHES = (EAGER, CHANNELS_LAST, COMPILED)
 GPU_TORCHES = (*TORCHES, GRAPH)
+# The packages that other implementations need. Each variant is made by the module of `peers` named first.
+PEERS = {
+    **dict.fromkeys(GPU_TORCHES, ("pytorch", "torch")),
+    **dict.fromkeys((TENSORFLOW, XLA), ("tensorflow_", "tensorflow")),
+    JAX: ("jax_", "jax"),
+    ONNXRUNTIME: ("onnx_runtimes", "onnx", "onnxruntime"),
+    **dict.fromkeys((OPENVINO, OPENVINO_BF16), ("onnx_runtimes", "onnx", "openvino")),
+}
+FORWARD_ONLY = (ONNXRUNTIME, OPENVINO, OPENVINO_BF16)
+NOT_FLOAT32 = (OPENVINO_BF16,)
+
+# Indices of a batch, or a slice of the data set, which is not copied.
+Chosen = np.ndarray | slice
 
 
 class Variant(NamedTuple):
-    """One implementation: a training step on the batch that indices name, and the loss of such a batch."""
+    """One implementation.
 
-    step: Callable[[np.ndarray], Any]
-    evaluate: Callable[[np.ndarray], Any]
+    Attributes
+    ----------
+    step : function or None
+        Trains on the images that are chosen, and returns the loss. None if the implementation cannot train.
+    evaluate : function
+        Restores the images that are chosen with the running statistics, and returns them. On a GPU it also
+        computes the loss, as evaluation in training does.
+    """
+
+    step: Callable[[Chosen], Any] | None
+    evaluate: Callable[[Chosen], Any]
 
 
-def variants(names: Iterable[str], gpu: int = -1, batch: int = 64) -> dict[str, Variant]:
-    """Make the named variants, each with a model of its own, on MNIST's test images.
+def available(gpu: int = -1) -> list[str]:
+    """The variants whose packages this computer has."""
+    if gpu < 0:
+        peers = [name for name in PEERS if name != GRAPH]
+        return [*CHAINERS, *(name for name in peers if all(map(_is_there, PEERS[name][1:])))]
+    if not _is_there("torch"):
+        return list(GPU_CHAINERS)
+    import torch
+
+    return [*GPU_CHAINERS, *(GPU_TORCHES if torch.cuda.is_available() else ())]
+
+
+def _is_there(package: str) -> bool:
+    return package in sys.modules or importlib.util.find_spec(package) is not None
+
+
+def gpu_variants(names: Iterable[str], gpu: int, batch: int) -> dict[str, Variant]:
+    """Make the named variants in this process, on MNIST's test images.
 
     A variant of PyTorch that cannot compute a batch here is left out, and stderr says why.
     """
-    _, originals = load_mnist()
-    degraded = degrade(originals)
+    pairs = digit_pairs()
     made = {}
     for name in names:
         try:
-            variant = make_variant(name, degraded, originals, gpu, batch)
+            variant = make_variant(name, *pairs, gpu, batch)
             if name in GPU_TORCHES:
-                variant.step(np.arange(batch) % len(originals))
-                variant.evaluate(np.arange(batch) % len(originals))
-        except (
-            Exception
-        ) as error:  # torch.compile wants a compiler, and on a GPU Triton, and says so in many ways
+                chosen = np.arange(batch) % len(pairs[0])
+                variant.step(chosen)
+                variant.evaluate(chosen)
+        except Exception as error:  # torch.compile wants Triton, and says so in many ways
             if name not in GPU_TORCHES:
                 raise
-            sys.stderr.write(f"{name} is left out: {first_line(error)}\n")
+            left_out(name, first_line(error))
         else:
             made[name] = variant
     return made
 
 
-def available(gpu: int = -1) -> list[str]:
-    """The variants that this computer can run."""
-    names = list(CHAINERS if gpu < 0 else GPU_CHAINERS)
-    try:
-        import torch
-    except ImportError:
-        return names
-    if gpu < 0:
-        return [*names, *TORCHES]
-    return [*names, *GPU_TORCHES] if torch.cuda.is_available() else names
+def left_out(name: str, why: str) -> None:
+    """Say on stderr that a variant is not measured."""
+    sys.stderr.write(f"{name} is left out: {why}\n")
+
+
+def digit_pairs(count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """MNIST's first test images, degraded and original: float32 (N, 1, 28, 28)."""
+    originals = load_mnist()[1][:count]
+    return degrade(originals), originals
 
 
 def make_variant(
-    name: str, degraded: np.ndarray, originals: np.ndarray, gpu: int = -1, batch: int = 64
+    name: str, inputs: np.ndarray, targets: np.ndarray, gpu: int = -1, batch: int = 64
 ) -> Variant:
-    """Make one variant.
+    """Make one variant. All variants begin with the same weights.
 
     Parameters
     ----------
     name : str
         One of those that `available` gives.
-    degraded, originals : ndarray of float32, shape (N, 1, 28, 28)
+    inputs, targets : ndarray of float32, shape (N, 1, H, W)
         The images to train on; they are put on the device as a whole.
     gpu : int, default -1
         CUDA device number; negative is the CPU.
     batch : int, default 64
         Images a step, for the variant that is made for one size of batches.
     """
-    if name in GPU_TORCHES:
-        return _torch_variant(name, degraded, originals, gpu, batch)
+    if name in PEERS:
+        peer = importlib.import_module(f"srmnist.benchmark.peers.{PEERS[name][0]}")
+        return peer.make(name, initial_model(0), inputs, targets, gpu, batch)
+    if name not in (*CHAINERS, *GPU_CHAINERS):
+        raise ValueError(f"there is no variant {name!r}")
     if gpu >= 0 and name in (ENGINE, UNCAPTURED):
-        return _gpu_engine(degraded, originals, gpu, captured=name == ENGINE)
-    return _chainer_variant(name, degraded, originals, gpu)
+        return _gpu_engine(inputs, targets, gpu, captured=name == ENGINE)
+    return _chainer_variant(make_chainer_optimizer(name, gpu), name == PLAIN, inputs, targets)
 
 
 def make_chainer_optimizer(name: str, gpu: int = -1) -> chainer.Optimizer:
-    """The optimiser of a variant that is not PyTorch's, with a model of its own."""
-    model = CNNAE()
+    """The optimiser of a variant of Chainer, with a model of its own."""
+    model = initial_model(0)
     model.to_device(select_device(gpu))
     return make_optimizer(TUNED if name == TUNED_ENGINE else ARTICLE, model)
 
 
-def _chainer_variant(name: str, degraded: np.ndarray, originals: np.ndarray, gpu: int) -> Variant:
-    optimizer = make_chainer_optimizer(name, gpu)
-    model, plain = optimizer.target, name == PLAIN
-    inputs, targets = (model.xp.asarray(images) for images in (degraded, originals))
+def _chainer_variant(
+    optimizer: chainer.Optimizer, plain: bool, inputs: np.ndarray, targets: np.ndarray
+) -> Variant:
+    model = optimizer.target
+    xp = model.xp
+    inputs, targets = (xp.asarray(images) for images in (inputs, targets))
 
-    def step(indices: np.ndarray) -> None:
-        chosen = model.xp.asarray(indices)
+    def select(chosen: Chosen) -> Any:
+        return chosen if isinstance(chosen, slice) else xp.asarray(chosen)
+
+    def step(chosen: Chosen) -> Any:
+        chosen = select(chosen)
+        losses: list[Any] = []
+
+        def loss(x: Any, t: Any) -> chainer.Variable:
+            losses.append(model(x, t))
+            return losses[-1]
+
         with chainer.using_config("plain", plain):
-            optimizer.update(model, inputs[chosen], targets[chosen])
+            optimizer.update(loss, inputs[chosen], targets[chosen])
+        return losses[0].array
 
-    def evaluate(indices: np.ndarray) -> None:
-        chosen = model.xp.asarray(indices)
+    def evaluate(chosen: Chosen) -> Any:
+        chosen = select(chosen)
         with ExitStack() as stack:
             for key, value in (("plain", plain), ("train", False), ("enable_backprop", False)):
                 stack.enter_context(chainer.using_config(key, value))
-            model(inputs[chosen], targets[chosen])
+            if xp is np:
+                return model.forward(inputs[chosen]).array
+            return model(inputs[chosen], targets[chosen]).array
 
     return Variant(step, evaluate)
 
 
-def _gpu_engine(degraded: np.ndarray, originals: np.ndarray, gpu: int, captured: bool) -> Variant:
+def _gpu_engine(inputs: np.ndarray, targets: np.ndarray, gpu: int, captured: bool) -> Variant:
     from srmnist.engine.gpu import device, plan
     from srmnist.engine.gpu.step import Batches, training_step
     from srmnist.engine.gpu.vectors import Vectors
 
     optimizer = make_chainer_optimizer(ENGINE, gpu)
     vectors = Vectors(device.current(), optimizer)
-    data = [vectors.device.xp.asarray(images) for images in (degraded, originals)]
+    data = [vectors.device.xp.asarray(images) for images in (inputs, targets)]
     evaluation = Batches(vectors, *data, plan.evaluation, captured)
     return Variant(training_step(vectors, *data, captured), evaluation)
 
 
-def torch_model() -> Any:
-    """The same layers in PyTorch."""
-    from torch import nn
-
-    channels = (1, 16, 32, 64)
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(channels):
-        convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
-        layers += [convolution, nn.BatchNorm2d(after, eps=2e-5), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 3, padding=1), nn.Sigmoid())
+_STEPS = 3
+# Three steps of Adam move a weight by up to 0.003; rounding decides the direction of the smallest gradients.
+# A wrong layer or wrong running statistics change outputs by 0.05 and more.
+_LOSS_TOLERANCE, _OUTPUT_TOLERANCE = 1e-3, 0.02
 
 
-def _torch_variant(name: str, degraded: np.ndarray, originals: np.ndarray, gpu: int, batch: int) -> Variant:
-    """PyTorch as its users would write it for speed: the data on the device, one upload of indices a step.
+def check(name: str, variant: Variant, inputs: np.ndarray, targets: np.ndarray, batch: int = 64) -> None:
+    """Compare a new variant on the CPU with plain Chainer: three losses in training, then restored images.
 
-    The upload goes through pinned memory and is not waited for. On a GPU Adam is fused, and convolutions are
-    in float32, without TF32, as the engine's are.
+    Raises
+    ------
+    UserError
+        If it computes something else.
     """
-    import torch
-
-    device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True
-    layout = torch.channels_last if name == CHANNELS_LAST else torch.contiguous_format
-    model = torch_model().to(device, memory_format=layout)
-    options = {"fused": True, "capturable": name == GRAPH} if gpu >= 0 else {}
-    optimizer = torch.optim.Adam(model.parameters(), **options)
-    inputs, targets = (torch.from_numpy(images).to(device) for images in (degraded, originals))
-
-    def loss_of(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.mse_loss(model(x), t)
-
-    if name == COMPILED:
-        loss_of = torch.compile(loss_of, mode="reduce-overhead" if gpu >= 0 else "default")
-
-    def loss(chosen: torch.Tensor) -> torch.Tensor:
-        return loss_of(*(data[chosen].to(memory_format=layout) for data in (inputs, targets)))
-
-    def step(chosen: torch.Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss(chosen).backward()
-        optimizer.step()
-
-    def uploaded(indices: np.ndarray) -> torch.Tensor:
-        host = torch.from_numpy(indices)
-        return host.pin_memory().to(device, non_blocking=True) if gpu >= 0 else host
-
-    def run(train: bool, chosen: torch.Tensor) -> None:
-        if name == COMPILED and gpu >= 0:
-            torch.compiler.cudagraph_mark_step_begin()
-        model.train(train)
-        with torch.set_grad_enabled(train):
-            (step if train else loss)(chosen)
-
-    if name == GRAPH:
-        chosen = torch.zeros(batch, dtype=torch.int64, device=device)
-        replays = {train: _captured(lambda train=train: run(train, chosen)) for train in (True, False)}
-
-        def replay(train: bool, indices: np.ndarray) -> None:
-            chosen.copy_(torch.from_numpy(indices).pin_memory(), non_blocking=True)
-            replays[train]()
-
-        return Variant(lambda indices: replay(True, indices), lambda indices: replay(False, indices))
-    return Variant(
-        lambda indices: run(True, uploaded(indices)), lambda indices: run(False, uploaded(indices))
-    )
+    reference = _chainer_variant(make_chainer_optimizer(name), True, inputs, targets)
+    chosen = np.arange(min(batch, len(inputs)))
+    for _ in range(_STEPS if variant.step else 0):
+        found, expected = float(variant.step(chosen)), float(reference.step(chosen))
+        if not abs(found / expected - 1) <= _LOSS_TOLERANCE:
+            raise UserError(f"wrong result: a loss of {found:.6f}; plain Chainer's is {expected:.6f}")
+    found, expected = (np.asarray(each.evaluate(chosen)) for each in (variant, reference))
+    difference = np.abs(found.reshape(expected.shape) - expected).max()
+    if not difference <= _OUTPUT_TOLERANCE:
+        raise UserError(f"wrong result: restored images differ from plain Chainer's by {difference:.3f}")
 
 
-def _captured(run: Callable[[], None]) -> Callable[[], None]:
-    """What replays the work of a function as one CUDA graph, as PyTorch's documentation shows."""
-    import torch
-
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
-        for _ in range(3):  # memory and cuDNN's choices are made before the capture
-            run()
-    torch.cuda.current_stream().wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
+def weights_of(model: CNNAE) -> dict[str, np.ndarray]:
+    """Copies of the parameters by the article's names, as ``conv1/W``, ``bn1/gamma``."""
+    return {name[1:]: parameter.array.copy() for name, parameter in model.namedparams()}

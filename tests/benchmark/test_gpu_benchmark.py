@@ -119,6 +119,9 @@ def test_without_a_gpu_it_is_refused_and_nothing_is_written(monkeypatch, tmp_pat
         ("benchmark.py --gpu 0 --plot figure.png", "--plot"),
         ("benchmark.py --gpu 0 --mpi", "--mpi"),
         ("benchmark.py --kernels", "--gpu"),
+        ("benchmark.py --gpu 0 --growth", "--growth"),
+        ("benchmark.py --mpi --avx2", "--avx2"),
+        ("benchmark.py --growth side --avx2", "--avx2"),
         ("benchmark.py --gpu 0 --kernels -b 400000000", "--batchsize"),
         ("check_gpu.py --gpu -1", "--gpu"),
     ],
@@ -134,11 +137,10 @@ def test_flags_that_do_not_go_together_are_refused(monkeypatch, capsys, command,
 def test_on_a_gpu_every_variant_is_measured():
     if why_no_gpu():
         pytest.skip(why_no_gpu())
-    made = variants.variants(variants.available(0), 0, 16)
-    times = measure.measure(made, 16, 1, runs=2, synchronise=measure.synchroniser(0))
-    assert {variants.ENGINE, variants.UNCAPTURED, variants.PLAIN} <= set(times)
-    assert all(np.isfinite(value) and value > 0 for row in times.values() for value in row.values())
-    json.dumps(times)
+    made = variants.gpu_variants(variants.available(0), 0, 16)
+    times = measure.gpu_times(made, 16, 1, 0)
+    assert {(name, kind) for name in variants.GPU_CHAINERS for kind in measure.KINDS} <= set(times)
+    assert all(np.isfinite(value) and value > 0 for values in times.values() for value in values)
 
 
 @pytest.mark.gpu
