@@ -163,9 +163,11 @@ class _Served:
         self._variant = make_variant(self._name, *self._pairs, batch=batch)
 
     def check(self, batch: int) -> None:
-        """Compare the variant with plain Chainer; then make it anew."""
+        """Compare the variant with plain Chainer, whose memory does not count; then make it anew."""
         check(self._name, self._variant, *self._pairs, batch)
         self._variant = make_variant(self._name, *self._pairs, batch=batch)
+        if measure.can_forget_peak():
+            measure.forget_peak()
 
     def large(self, side: int, images: int) -> None:
         """Make the variant for images of another size, which digits fill. They serve as targets, too."""
