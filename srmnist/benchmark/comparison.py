@@ -11,10 +11,10 @@ from srmnist.benchmark import machine, measure
 from srmnist.benchmark.variants import (
     CHAINERS,
     ENGINE,
+    GPU_CHAINERS,
     NOT_FLOAT32,
     ONNXRUNTIME,
     PLAIN,
-    UNCAPTURED,
     available,
     gpu_variants,
 )
@@ -134,7 +134,7 @@ def run_gpu(batch: int, rounds: int, gpu: int) -> dict[str, Any]:
             "batch": batch,
             "matrix_product_gflops": measure.matrix_product_peak(gpu),
             "variants": rows,
-            "speedup": _speedups(rows, (ENGINE, UNCAPTURED, PLAIN)),
+            "speedup": _speedups(rows, GPU_CHAINERS),
             "ten_epochs": ten_epochs(gpu, batch),
         }
 

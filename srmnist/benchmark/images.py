@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
 import tempfile
@@ -12,17 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from srmnist.benchmark.measure import peak_resident_bytes
-from srmnist.data import embedded_mnist
+from srmnist.data.mnist import write_mnist
 from srmnist.system.errors import UserError
 from srmnist.training.settings import Settings
 from srmnist.training.train import train
 
 COUNTS = (10_000, 100_000, 1_000_000)
 _STEPS = 10
-_AT_ONCE = 10_000  # images that are written at once
+_TEST_IMAGES = 10_000  # all of MNIST's
 
 
 def measured(count: int) -> dict[str, Any]:
@@ -42,7 +39,7 @@ def measured(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         data, answer = Path(directory) / "data", Path(directory) / "measured.json"
         data.mkdir()
-        write_images(data, count)
+        write_mnist(data, count, _TEST_IMAGES)
         begun = time.time()
         command = [sys.executable, "-m", __name__, str(data), str(Path(directory) / "out"), str(answer)]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -55,17 +52,6 @@ def measured(count: int) -> dict[str, Any]:
         "first_step_s": round(found["first_step"] - begun, 2),
         "peak_memory_mb": round(found["peak_bytes"] / 2**20),
     }
-
-
-def write_images(directory: Path, count: int) -> None:
-    """A data set of MNIST's images in IDX format: so many training images, and the test images."""
-    train_images, test_images = (split.images for split in embedded_mnist())
-    for half, images, number in (("train", train_images, count), ("t10k", test_images, len(test_images))):
-        with (directory / f"{half}-images-idx3-ubyte").open("wb") as file:
-            file.write(struct.pack(">I3I", 0x00000803, number, *images.shape[1:]))
-            for start in range(0, number, _AT_ONCE):
-                chosen = np.arange(start, min(start + _AT_ONCE, number)) % len(images)
-                file.write(images[chosen].tobytes())
 
 
 def main(data: str, out: str, answer: Path) -> None:

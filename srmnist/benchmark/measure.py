@@ -87,17 +87,11 @@ def alternate(
     """
     times: dict[Task, list[float]] = {task: [] for task in tasks}
     for number in range(-warmup, rounds):
-        for task, measured in one_round(take, tasks, number).items():
+        for task in tasks:
+            measured = take(task, number)
             if number >= 0:
                 times[task] += measured
     return times
-
-
-def one_round(
-    take: Callable[[Task, int], list[float]], tasks: Sequence[Task], number: int
-) -> dict[Task, list[float]]:
-    """One turn of each task."""
-    return {task: take(task, number) for task in tasks}
 
 
 def gpu_times(made: dict[str, Variant], batch: int, rounds: int, gpu: int) -> dict[Task, list[float]]:

@@ -14,7 +14,6 @@ import numpy as np
 
 from srmnist.data import load_mnist
 from srmnist.degradation import degrade
-from srmnist.model import CNNAE
 from srmnist.system.device import select_device
 from srmnist.system.errors import UserError, first_line
 from srmnist.training.recipes import ARTICLE, TUNED, make_optimizer
@@ -215,8 +214,3 @@ def check(name: str, variant: Variant, inputs: np.ndarray, targets: np.ndarray, 
     difference = np.abs(found.reshape(expected.shape) - expected).max()
     if not difference <= _OUTPUT_TOLERANCE:
         raise UserError(f"wrong result: restored images differ from plain Chainer's by {difference:.3f}")
-
-
-def weights_of(model: CNNAE) -> dict[str, np.ndarray]:
-    """Copies of the parameters by the article's names, as ``conv1/W``, ``bn1/gamma``."""
-    return {name[1:]: parameter.array.copy() for name, parameter in model.namedparams()}

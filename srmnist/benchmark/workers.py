@@ -43,7 +43,6 @@ class Worker:
     """
 
     def __init__(self, name: str, environment: Mapping[str, str] = {}) -> None:
-        self.name = name
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 – `close` closes it
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, name],

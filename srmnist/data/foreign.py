@@ -9,10 +9,11 @@ from srmnist.system.files import FileError, open_regular
 HEAD = 512
 
 _UNPACK = "unpack it"
+GZIP = b"\x1f\x8b"  # a file packed with gzip begins so
 _ZIP = b"PK\x03\x04"
 _SIGNS = (
     (_ZIP, f"a ZIP archive: {_UNPACK}"),
-    (b"\x1f\x8b", f"packed with gzip: {_UNPACK}"),
+    (GZIP, f"packed with gzip: {_UNPACK}"),
     (b"\xfd7zXZ\0", f"packed with xz: {_UNPACK}"),
     (b"BZh", f"packed with bzip2: {_UNPACK}"),
     (b"\x28\xb5\x2f\xfd", f"packed with zstd: {_UNPACK}"),

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from srmnist.data.foreign import HEAD, describe
+from srmnist.data.foreign import GZIP, HEAD, describe
 from srmnist.data.mapped import MappedFile
 from srmnist.system.files import FileError, open_regular
 
@@ -30,7 +30,6 @@ _TYPES = {
     0x0D: (">f4", "32-bit floats"),
     0x0E: (">f8", "64-bit floats"),
 }
-_GZIP = b"\x1f\x8b"
 
 # gzip makes images 5 to 10 times smaller, and zeros 1,000 times. A file is refused as harmful if it unpacks
 # to more than 64 MB (80,000 images of MNIST's size) and to more than 100 times its own size.
@@ -93,7 +92,7 @@ def open_idx(path: Path, magics: Sequence[int]) -> Idx:
     """
     try:
         with open_regular(path) as raw:
-            if raw.peek(2)[:2] == _GZIP:
+            if raw.peek(2)[:2] == GZIP:
                 with gzip.open(raw) as unpacked:
                     return _read(path, unpacked, magics, _most_unpacked(raw))
             return _map(path, raw, magics)

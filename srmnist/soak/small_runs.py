@@ -1,7 +1,6 @@
 """Short training runs on little data, through the script."""
 
 import json
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from srmnist.data import embedded_mnist
+from srmnist.data.mnist import write_mnist
 from srmnist.engine import NO_NUMBA
 from srmnist.system.errors import UserError
 
@@ -25,9 +24,7 @@ def train_command(script: Path, directory: Path, *flags: object) -> list[str]:
 def small_data(directory: Path, train: int = 128, test: int = 64) -> None:
     """Write MNIST's first images as IDX files."""
     directory.mkdir()
-    for half, split, count in zip(("train", "t10k"), embedded_mnist(), (train, test), strict=True):
-        header = struct.pack(">4I", 0x803, count, *split.images.shape[1:])
-        (directory / f"{half}-images-idx3-ubyte").write_bytes(header + split.images[:count].tobytes())
+    write_mnist(directory, train, test)
 
 
 def results(out: Path) -> tuple[dict[str, bytes], list[dict[str, float]], bytes, bytes]:

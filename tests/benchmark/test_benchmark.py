@@ -14,6 +14,7 @@ import chainer
 from conftest import ROOT
 from srmnist.benchmark import comparison, growth, images, machine, measure, output, variants, workers
 from srmnist.benchmark.figure import figure
+from srmnist.data.mnist import write_mnist
 
 needs_numba = pytest.mark.skipif(
     importlib.machinery.PathFinder.find_spec("numba") is None,
@@ -117,7 +118,7 @@ def test_a_run_on_more_images_is_measured_from_the_command_on():
 
 
 def test_the_written_data_set_is_mnists_repeated(tmp_path):
-    images.write_images(tmp_path, 60_001)
+    write_mnist(tmp_path, 60_001, 10_000)
     train, test = srmnist.load_dataset(tmp_path)
     mnist, _ = srmnist.load_dataset()
     assert len(test.images) == 10_000

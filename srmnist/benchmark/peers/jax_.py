@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from srmnist.benchmark import peers
-from srmnist.benchmark.variants import Chosen, Variant, weights_of
+from srmnist.benchmark.variants import Chosen, Variant
 from srmnist.model import CNNAE
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")  # faster than channels first on the CPU
@@ -70,17 +70,14 @@ def make(
     name: str, model: CNNAE, inputs: np.ndarray, targets: np.ndarray, gpu: int = -1, batch: int = 64
 ) -> Variant:
     """JAX's variant on the CPU."""
-    weights = {
-        name: jnp.asarray(array.transpose(2, 3, 1, 0) if name.endswith("W") else array)
-        for name, array in weights_of(model).items()
-    }
+    weights = {name: jnp.asarray(array) for name, array in peers.channels_last_weights(model).items()}
     averages = {}
     for i in (1, 2, 3):
         averages[f"bn{i}/mean"] = jnp.zeros_like(weights[f"bn{i}/beta"])
         averages[f"bn{i}/var"] = jnp.ones_like(weights[f"bn{i}/beta"])
     zeros = {kind: jax.tree.map(jnp.zeros_like, weights) for kind in ("m", "v")}
     state = {"weights": weights, "averages": averages, "count": jnp.float32(0), **zeros}
-    data = [images.reshape(*images.shape[0::2], images.shape[3], 1) for images in (inputs, targets)]
+    data = [peers.channels_last(images) for images in (inputs, targets)]
 
     def step(chosen: Chosen) -> jax.Array:
         nonlocal state

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from srmnist.benchmark import peers
-from srmnist.benchmark.variants import XLA, Chosen, Variant, weights_of
+from srmnist.benchmark.variants import XLA, Chosen, Variant
 from srmnist.model import CNNAE
 
 
@@ -15,9 +15,7 @@ class _Network(tf.Module):
 
     def __init__(self, model: CNNAE) -> None:
         super().__init__()
-        for name, array in weights_of(model).items():
-            if name.endswith("W"):
-                array = array.transpose(2, 3, 1, 0)
+        for name, array in peers.channels_last_weights(model).items():
             setattr(self, name.replace("/", "_"), tf.Variable(array))
         for i in (1, 2, 3):
             channels = self._of("bn", i, "beta").shape
@@ -58,7 +56,7 @@ def make(
         return loss
 
     restored = tf.function(lambda x: network.restore(x, False), jit_compile=name == XLA)
-    data = [images.reshape(*images.shape[0::2], images.shape[3], 1) for images in (inputs, targets)]
+    data = [peers.channels_last(images) for images in (inputs, targets)]
 
     def selected(chosen: Chosen) -> list[tf.Tensor]:
         return [tf.convert_to_tensor(images[chosen]) for images in data]
