@@ -21,7 +21,7 @@ def channels_last(images: np.ndarray) -> np.ndarray:
 
 
 def channels_last_weights(model: CNNAE) -> dict[str, np.ndarray]:
-    """Copies of the parameters by the article's names; weights of convolutions are (3, 3, inputs, outputs)."""
+    """Copies of the parameters by the article's names; convolutions have (3, 3, inputs, outputs)."""
     return {
         name[1:]: parameter.array.transpose(2, 3, 1, 0).copy()
         if name.endswith("W")
