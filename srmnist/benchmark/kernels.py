@@ -71,11 +71,11 @@ def measured(
     shape = plan.Shape(batch, _SIDE, _SIDE)
     launches = plan.step(shape, (plan.Normalisation(_EPS, _DECAY),) * 3)
     random, sizes = np.random.default_rng(0), plan.buffers(shape)
-    sizes |= {name: (_IMAGES * _SIDE**2, np.float32) for name in ("inputs", "targets")}
+    sizes |= {"images": (_IMAGES * _SIDE**2, np.uint8)}
     arrays = {name: device.empty(*sizes[name]) for name in sorted(plan.names(launches))}
     for name, array in arrays.items():
         array[...] = 0
-        if name in ("parameters", "inputs", "targets"):
+        if name == "parameters":
             array[...] = device.xp.asarray(random.random(array.size, np.float32))
     device.upload(random.integers(0, _IMAGES, batch).astype(np.int32), arrays["indices"])
     whole = device.bind(launches, arrays)

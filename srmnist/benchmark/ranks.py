@@ -24,8 +24,9 @@ from srmnist.system.errors import UserError
 from srmnist.training import distributed
 from srmnist.training.distributed.ranks import RankProcess
 from srmnist.training.interruption import Interruption
+from srmnist.training.pairs import Pairs
 from srmnist.training.settings import Settings
-from srmnist.training.trainer import build_trainer, initial_model, make_pairs
+from srmnist.training.trainer import build_trainer, initial_model
 
 COUNTS = (1, 2)
 _WARMUP, _STEPS = 5, 40
@@ -134,7 +135,7 @@ def _trainer(ranks: RankProcess, batch: int, out: Path) -> Trainer:
     """A trainer that stops after some steps, too early for an evaluation or a file."""
     needed = batch * ranks.size * (_WARMUP + _STEPS + 2)
     images = embedded_mnist().train.images[:needed]
-    pairs, test_pairs = make_pairs(images, 10), make_pairs(images[:1], 10)
+    pairs, test_pairs = Pairs(images, 10), Pairs(images[:1], 10)
     settings = Settings(batchsize=batch)
     trainer = build_trainer(
         ranks.model(initial_model(0)), pairs, test_pairs, settings, out, io.StringIO(), ranks

@@ -16,6 +16,7 @@ from srmnist.data import load_mnist
 from srmnist.degradation import degrade
 from srmnist.system.device import select_device
 from srmnist.system.errors import UserError, first_line
+from srmnist.training.pairs import Pairs
 from srmnist.training.recipes import ARTICLE, TUNED, make_optimizer
 from srmnist.training.trainer import initial_model
 
@@ -133,7 +134,7 @@ def make_variant(
     if name not in (*CHAINERS, *GPU_CHAINERS):
         raise ValueError(f"there is no variant {name!r}")
     if gpu >= 0 and name in (ENGINE, UNCAPTURED):
-        return _gpu_engine(inputs, targets, gpu, captured=name == ENGINE)
+        return _gpu_engine(targets, gpu, captured=name == ENGINE)
     return _chainer_variant(make_chainer_optimizer(name, gpu), name == PLAIN, inputs, targets)
 
 
@@ -178,16 +179,17 @@ def _chainer_variant(
     return Variant(step, evaluate)
 
 
-def _gpu_engine(inputs: np.ndarray, targets: np.ndarray, gpu: int, captured: bool) -> Variant:
+def _gpu_engine(originals: np.ndarray, gpu: int, captured: bool) -> Variant:
     from srmnist.engine.gpu import device, plan
+    from srmnist.engine.gpu.resident import Resident
     from srmnist.engine.gpu.step import Batches, training_step
     from srmnist.engine.gpu.vectors import Vectors
 
     optimizer = make_chainer_optimizer(ENGINE, gpu)
     vectors = Vectors(device.current(), optimizer)
-    data = [vectors.device.xp.asarray(images) for images in (inputs, targets)]
-    evaluation = Batches(vectors, *data, plan.evaluation, captured)
-    return Variant(training_step(vectors, *data, captured), evaluation)
+    data = Resident(Pairs(np.rint(originals[:, 0] * 255).astype(np.uint8), 10))
+    evaluation = Batches(vectors, data, plan.evaluation, captured)
+    return Variant(training_step(vectors, data, captured), evaluation)
 
 
 _STEPS = 3

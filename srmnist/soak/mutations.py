@@ -21,9 +21,10 @@ from srmnist.model import CNNAE
 from srmnist.soak import forgeries
 from srmnist.soak.small_runs import BATCHSIZE, finish, run_script, small_data, train_command
 from srmnist.system.errors import UserError
+from srmnist.training.pairs import Pairs
 from srmnist.training.settings import Settings, identity
 from srmnist.training.snapshots import Snapshots
-from srmnist.training.trainer import build_trainer, initial_model, make_pairs
+from srmnist.training.trainer import build_trainer, initial_model
 from srmnist.weights import load_weights
 
 _MEMORY = 1 << 30
@@ -106,7 +107,7 @@ class _Bench:
         finish([*self.command, "--snapshot-every", "7"], home / "out", run)
         self.settings = Settings(epoch=1, batchsize=BATCHSIZE, data=str(home / "data"))
         self.dataset = data.load_dataset(home / "data")
-        self.pairs = [make_pairs(split.images, self.settings.size) for split in self.dataset]
+        self.pairs = [Pairs(split.images, self.settings.size) for split in self.dataset]
         self.targets = [
             self._npz("weights", "model.npz", self.load_weights, None),
             self._npz("snapshot", "snapshot_iter_8.npz", self.load_snapshot, self.resume),

@@ -16,7 +16,7 @@ from srmnist.data import pick
 from srmnist.restoration import restore
 from srmnist.system.archive import read_npz
 from srmnist.system.files import FileError, write_whole
-from srmnist.training.trainer import Pairs
+from srmnist.training.pairs import Pairs
 from srmnist.weights import save_arrays
 
 FILE, PICTURE = "learning.npz", "learning.gif"
@@ -105,8 +105,7 @@ class Recorder(training.Extension):
     priority = 0  # after the log, before the snapshot
 
     def __init__(self, test: Pairs, images: int, identity: Mapping[str, int | str]) -> None:
-        chosen = pick(len(test))
-        self._degraded, self._originals = test.degraded[chosen], test.originals[chosen]
+        self._degraded, self._originals = test.batch(pick(len(test)))
         self._run = json.dumps({name: identity[name] for name in _SAME})
         self._before = 0.0  # epochs
         self.learning = Learning(to_grey(self._degraded), to_grey(self._originals), images, [], [], [])

@@ -1,13 +1,12 @@
 """What a run needs from its process: `Process` is alone; `RankProcess` in distributed/ is one of several."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TextIO
 
 import chainer
 from chainer import training
-from chainer.dataset import concat_examples
 from chainer.iterators import SerialIterator
 from chainer.training import extensions
 
@@ -56,9 +55,9 @@ class Process:
         return optimizer
 
     def iterators(
-        self, train: Sequence, test: Sequence, batchsize: int, order_sampler: Callable
+        self, train: range, test: range, batchsize: int, order_sampler: Callable
     ) -> tuple[SerialIterator, SerialIterator]:
-        """The iterators over the training and the test images of this process."""
+        """The iterators over the indices of the training and the test images of this process."""
         return (
             SerialIterator(train, batchsize, order_sampler=order_sampler),
             SerialIterator(test, batchsize, repeat=False, shuffle=False),
@@ -68,7 +67,7 @@ class Process:
         self,
         iterator: SerialIterator,
         model: chainer.Chain,
-        converter: Callable = concat_examples,
+        converter: Callable,
         loss: Callable | None = None,
     ) -> extensions.Evaluator:
         """The evaluation at the end of each epoch; `loss` computes a batch's loss (default: the model)."""

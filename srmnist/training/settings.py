@@ -1,13 +1,18 @@
 """The settings of a run, and whether its data allow them."""
 
 import hashlib
+import math
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from srmnist.data import Dataset
+from srmnist.data import Dataset, Split
 from srmnist.degradation import check_size
 from srmnist.system.errors import UserError
+from srmnist.system.mpiexec import launched_rank
 from srmnist.training.recipes import ARTICLE, RECIPES
 
 # ChainerMN's: MPI, array by array; MPI, all arrays at once (GPU only); NCCL (GPU only).
@@ -84,6 +89,9 @@ def check_fit(settings: Settings, dataset: Dataset, processes: int) -> None:
     check_size(settings.size, dataset.train.images)
 
 
+_SILENT = 1.0  # seconds
+_PIECE = 1 << 20  # bytes
+
 # The images from which batch normalisation takes its statistics.
 ONE_PROCESS = "normalisation by one process"
 ALL_PROCESSES = "normalisation over the images of all processes"
@@ -114,8 +122,29 @@ def identity(settings: Settings, dataset: Dataset, processes: int = 1) -> dict[s
 
 
 def _digest(dataset: Dataset) -> str:
+    """A digest of the images; if it takes long, a line on stderr says so, if that is a terminal."""
     digest = hashlib.sha256()
+    due = time.monotonic() + _SILENT
     for split in dataset:
         digest.update(f"{split.images.shape}".encode())
-        digest.update(np.ascontiguousarray(split.images))
+        for piece in _pieces(split):
+            digest.update(piece)
+            if time.monotonic() >= due:
+                due = math.inf
+                _say_reading(dataset)
     return digest.hexdigest()
+
+
+def _pieces(split: Split) -> Iterator[np.ndarray]:
+    """The images in pieces that the processor's cache holds; Ctrl-C comes between two of them."""
+    height, width = split.images.shape[1:]
+    step = max(1, _PIECE // (height * width))
+    for start in range(0, len(split.images), step):
+        split.require_intact()
+        yield np.ascontiguousarray(split.images[start : start + step])
+
+
+def _say_reading(dataset: Dataset) -> None:
+    if sys.stderr is not None and sys.stderr.isatty() and not launched_rank():
+        size = sum(split.images.size for split in dataset)
+        sys.stderr.write(f"reading {size / 1e6:,.0f} MB of images: snapshots are of these only\n")

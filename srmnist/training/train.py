@@ -24,11 +24,12 @@ from srmnist.system.terminal import in_notebook
 from srmnist.training import learning
 from srmnist.training.divergence import require_finite
 from srmnist.training.interruption import Interrupted, Interruption
+from srmnist.training.pairs import Pairs
 from srmnist.training.process import Process
 from srmnist.training.reports import VALIDATION_LOSS, Follow, Progress
 from srmnist.training.settings import Settings, check_fit, identity
 from srmnist.training.snapshots import Snapshots, set_aside
-from srmnist.training.trainer import Pairs, build_trainer, initial_model, make_pairs
+from srmnist.training.trainer import build_trainer, initial_model
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def train(
         held.enter_context(_gpu_errors(device, settings, dataset))
         model = process.model(initial_model(settings.seed))
         model.to_device(device)
-        pairs, test_pairs = (make_pairs(split.images, settings.size) for split in dataset)
+        pairs, test_pairs = (Pairs(split.images, settings.size, split.require_intact) for split in dataset)
         watched = terminal is None and process.leads and in_notebook()
         terminal = io.StringIO() if watched else terminal or process.terminal()
         trainer = build_trainer(model, pairs, test_pairs, settings, out, terminal, process)
@@ -178,8 +179,7 @@ def _finish(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs, 
 def _live_figure(test: Pairs, images: int, settings: Settings) -> Callable[[Progress], object]:
     from srmnist.training.live_figure import LiveFigure  # matplotlib takes a second to import
 
-    chosen = pick(len(test))
-    return LiveFigure(test.degraded[chosen], test.originals[chosen], images, settings.epoch)
+    return LiveFigure(*test.batch(pick(len(test))), images, settings.epoch)
 
 
 def _result(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs) -> Result:
@@ -189,13 +189,18 @@ def _result(trainer: training.Trainer, model: chainer.Chain, test_pairs: Pairs) 
     images = trainer.updater.epoch_detail * len(trainer.updater.get_iterator("main").dataset)
     return Result(
         mse=log[-1][VALIDATION_LOSS] if log else math.nan,
-        degraded_mse=float(np.mean((test_pairs.degraded - test_pairs.originals) ** 2, dtype=np.float64)),
+        degraded_mse=_degraded_mse(test_pairs),
         images_per_second=images / seconds,
         seconds=seconds,
         files=[],
         model=model,
         log=log,
     )
+
+
+def _degraded_mse(pairs: Pairs) -> float:
+    squared = (np.square(degraded - originals) for degraded, originals in pairs.batches())
+    return float(sum(np.sum(errors, dtype=np.float64) for errors in squared) / pairs.images.size)
 
 
 def _process(settings: Settings) -> AbstractContextManager[Process]:

@@ -7,14 +7,13 @@ from typing import TextIO
 import chainer
 import numpy as np
 from chainer import training
-from chainer.datasets import TupleDataset
+from chainer.iterators import SerialIterator
 from chainer.training import extensions
 
-from srmnist.data import to_float
-from srmnist.degradation import degrade
 from srmnist.model import CNNAE
 from srmnist.system.terminal import can_redraw
 from srmnist.training.divergence import StopIfDiverged
+from srmnist.training.pairs import Pairs
 from srmnist.training.process import Process
 from srmnist.training.progress import PrintReport, ProgressBar
 from srmnist.training.recipes import TUNED, OneCycle, make_optimizer
@@ -45,34 +44,6 @@ def initial_model(seed: int) -> CNNAE:
         return CNNAE()
     finally:
         np.random.set_state(state)
-
-
-class Pairs(TupleDataset):
-    """A data set of pairs (degraded, original).
-
-    Attributes
-    ----------
-    degraded, originals : ndarray of float32, shape (N, 1, H, W)
-        Intensities in [0, 1].
-    """
-
-    def __init__(self, degraded: np.ndarray, originals: np.ndarray) -> None:
-        super().__init__(degraded, originals)
-        self.degraded = degraded
-        self.originals = originals
-
-
-def make_pairs(images: np.ndarray, size: int) -> Pairs:
-    """Make pairs (degraded, original) from stored images.
-
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (N, H, W)
-    size : int
-        Height and width that the images are shrunk to.
-    """
-    originals = to_float(images, chainer.get_dtype())
-    return Pairs(degrade(originals, size), originals)
 
 
 def build_trainer(
@@ -139,10 +110,10 @@ def _complete(trainer: training.Trainer) -> None:
 def _standard_updater(
     optimizer: chainer.Optimizer, train: Pairs, test: Pairs, settings: Settings, process: Process
 ) -> Parts:
-    train_iter, test_iter = process.iterators(train, test, settings.batchsize, EpochShuffle(settings.seed))
+    train_iter, test_iter = _iterators(train, test, settings, process)
     model = optimizer.target
-    updater = training.updaters.StandardUpdater(train_iter, optimizer, device=model.device)
-    return updater, process.evaluator(test_iter, model)
+    updater = training.updaters.StandardUpdater(train_iter, optimizer, train.converter, model.device)
+    return updater, process.evaluator(test_iter, model, test.converter)
 
 
 def _resident_updater(
@@ -150,7 +121,14 @@ def _resident_updater(
 ) -> Parts:
     from srmnist.engine.gpu.updater import resident_evaluation, resident_updater  # not before a GPU is used
 
-    indices = range(len(train)), range(len(test))
-    train_iter, test_iter = process.iterators(*indices, settings.batchsize, EpochShuffle(settings.seed))
+    train_iter, test_iter = _iterators(train, test, settings, process)
     updater = resident_updater(train_iter, optimizer, train, settings.plain)
     return updater, process.evaluator(test_iter, optimizer.target, *resident_evaluation(updater, test))
+
+
+def _iterators(
+    train: Pairs, test: Pairs, settings: Settings, process: Process
+) -> tuple[SerialIterator, SerialIterator]:
+    """The iterators over the indices of the training and the test images."""
+    indices = range(len(train)), range(len(test))
+    return process.iterators(*indices, settings.batchsize, EpochShuffle(settings.seed))

@@ -12,7 +12,8 @@ import chainer
 
 from srmnist.training.recipes import Muon, OneCycle, make_optimizer, orthogonalise, rise_and_fall
 from srmnist.training.settings import Settings
-from srmnist.training.trainer import build_trainer, initial_model, make_pairs
+from srmnist.training.pairs import Pairs
+from srmnist.training.trainer import build_trainer, initial_model
 from srmnist.training.train import train
 
 from conftest import write_idx
@@ -73,7 +74,7 @@ def test_rate_rises_and_falls():
 
 
 def test_every_step_is_made_at_its_own_rate(tmp_path, monkeypatch):
-    pairs = make_pairs(load_dataset().test.images[:10], 10)
+    pairs = Pairs(load_dataset().test.images[:10], 10)
     settings = Settings(epoch=3, batchsize=4, recipe="tuned")
     trainer = build_trainer(initial_model(0), pairs, pairs, settings, tmp_path, io.StringIO())
     optimizer = trainer.updater.get_optimizer("main")

@@ -13,7 +13,8 @@ import chainer
 from chainer.training import extensions
 from srmnist.training import reports
 from srmnist.training.settings import Settings
-from srmnist.training.trainer import EpochShuffle, build_trainer, initial_model, make_pairs
+from srmnist.training.pairs import Pairs
+from srmnist.training.trainer import EpochShuffle, build_trainer, initial_model
 from srmnist.training.train import train
 
 
@@ -30,8 +31,8 @@ def test_defaults_are_the_article_s():
 
 def test_trainer_is_built_as_in_the_article(tmp_path):
     train_split, test_split = srmnist.load_dataset()
-    pairs = make_pairs(train_split.images[:128], 10)
-    test_pairs = make_pairs(test_split.images[:64], 10)
+    pairs = Pairs(train_split.images[:128], 10)
+    test_pairs = Pairs(test_split.images[:64], 10)
     trainer = build_trainer(srmnist.CNNAE(), pairs, test_pairs, Settings(), tmp_path, io.StringIO())
 
     assert type(trainer.updater) is chainer.training.updaters.StandardUpdater
@@ -39,7 +40,7 @@ def test_trainer_is_built_as_in_the_article(tmp_path):
     iterator = trainer.updater.get_iterator("main")
     assert type(iterator) is chainer.iterators.SerialIterator
     assert iterator.batch_size == 64
-    assert isinstance(iterator.dataset, chainer.datasets.TupleDataset)
+    assert iterator.dataset == range(128)  # the converter makes the pairs
     degraded, original = pairs[5]
     np.testing.assert_array_equal(original, srmnist.load_mnist()[0][5])
     np.testing.assert_array_equal(degraded, srmnist.degrade(original[None])[0])

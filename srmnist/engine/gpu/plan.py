@@ -7,7 +7,8 @@ A buffer is a flat array with a name. The caller fills in these:
 
 - "parameters": the eleven parameters in one vector, in the order of `network.parameters`
 - "average1" to "average3": the running mean and variance of each normalisation, (2, C)
-- "x": images (B, H, W); or "indices" with the data set "inputs" and "targets", from which `batch` takes them
+- "x": images (B, H, W); or "indices" with the data set "images", (N, H, W) of uint8, and the tables "rows",
+  "row_fractions", "columns" and "column_fractions" from `samples`, of which `batch` makes "x" and "t"
 - for `adam`: "coefficients", "m" and "v"
 
 The kernels fill in all others.
@@ -24,6 +25,7 @@ import numpy as np
 from chainer.types import NdArray
 
 from srmnist.engine.network import SHAPES
+from srmnist.engine.resampling import axis
 
 CHANNELS = (16, 32, 64)
 SIZES = [math.prod(shape) for shape in SHAPES]
@@ -98,7 +100,7 @@ class Shape(NamedTuple):
 
 
 def buffers(shape: Shape) -> dict[str, tuple[int, type]]:
-    """Size and dtype of every buffer that the lists below use, but for "inputs" and "targets"."""
+    """Size and dtype of every buffer that the lists below use, but for "images"."""
     pixels, tiles = shape.pixels, shape.tiles()
     floats = {name: COUNT for name in ("parameters", "gradient", "m", "v")}
     floats |= {name: pixels for name in ("x", "t", "y", "gy", "gz")}
@@ -109,8 +111,10 @@ def buffers(shape: Shape) -> dict[str, tuple[int, type]]:
         floats |= {f"average{layer}": 2 * channels}
     for layer in (1, 2, 3, 4):
         floats[f"partials{layer}"] = shape.tiles(_ROWS.get(layer, _TILE_H)) * SIZES[3 * layer - 3]
+    floats |= {"row_fractions": 3 * shape.height, "column_fractions": 3 * shape.width}
+    ints = {"indices": shape.batch, "rows": 2 * shape.height, "columns": 2 * shape.width}
     doubles = {"sums": tiles * 2 * CHANNELS[2], "bias_sums": _SCALAR_BLOCKS, "loss_sums": _SCALAR_BLOCKS}
-    kinds = ((floats, np.float32), (doubles, np.float64), ({"indices": shape.batch}, np.int32))
+    kinds = ((floats, np.float32), (doubles, np.float64), (ints, np.int32))
     return {name: (size, dtype) for sizes, dtype in kinds for name, size in sizes.items()}
 
 
@@ -152,10 +156,36 @@ def size_in_bytes(shape: Shape) -> int:
 
 
 def batch(shape: Shape) -> list[Launch]:
-    """Gather the images that "indices" names: "x" and "t"."""
-    pixels = np.int32(shape.height * shape.width)
-    arguments = ("indices", "inputs", "targets", "x", "t", pixels, np.int64(shape.pixels))
-    return [Launch("gather", ceil_divide(shape.pixels, _WIDE), _WIDE, arguments)]
+    """Make the pairs of the images that "indices" names: degraded "x" and original "t"."""
+    tables = ("rows", "row_fractions", "columns", "column_fractions")
+    arguments = ("indices", "images", *tables, "x", "t", *_size(shape), np.int64(shape.pixels))
+    return [Launch("pairs", ceil_divide(shape.pixels, _WIDE), _WIDE, arguments)]
+
+
+def samples(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where `degrade` samples an axis of the images, as `batch` takes it.
+
+    A pixel of a degraded image lies between two pixels of the small image, and each of these between a pixel
+    of the original and the next.
+
+    Parameters
+    ----------
+    length : int
+        Pixels of the axis.
+    size : int
+        Pixels that the axis is shrunk to.
+
+    Returns
+    -------
+    starts : ndarray of int32, shape (2 * length,)
+        For each pixel the first pixel of the original for the first of its two, then the same for the second.
+    fractions : ndarray of float32, shape (3 * length,)
+        The distances from these two, and then the distance of the pixel itself from the first of its two.
+    """
+    shrinking, enlarging = axis(length, size), axis(size, length)
+    neighbours = np.concatenate([enlarging.first, enlarging.second])
+    fractions = np.concatenate([shrinking.fraction[neighbours], enlarging.fraction])
+    return shrinking.first[neighbours], fractions
 
 
 def forward(

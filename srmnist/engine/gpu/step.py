@@ -14,6 +14,7 @@ from chainer.types import NdArray
 from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.device import Device
 from srmnist.engine.gpu.plan import Launch, Normalisation, Shape
+from srmnist.engine.gpu.resident import Resident
 from srmnist.engine.gpu.vectors import Vectors, updates
 from srmnist.engine.network import normalisations, parameters
 from srmnist.system.errors import first_line
@@ -23,7 +24,7 @@ NO_CAPTURE = "srmnist: no CUDA graph"
 
 
 def training_step(
-    vectors: Vectors, inputs: NdArray, targets: NdArray, captured: bool = True
+    vectors: Vectors, data: Resident, captured: bool = True
 ) -> Callable[[Sequence[int]], NdArray]:
     """A function that trains on the batch that indices name, and returns its loss, shape (), on the device.
 
@@ -35,8 +36,7 @@ def training_step(
     ----------
     vectors : Vectors
         Of the model and its optimiser, which may be ChainerMN's.
-    inputs, targets : ndarray of float32, shape (N, 1, H, W)
-        The data set, on the device.
+    data : Resident
     captured : bool, default True
         As for `Batches`.
     """
@@ -44,9 +44,9 @@ def training_step(
     optimizer = getattr(vectors.optimizer, "actual_optimizer", vectors.optimizer)
     vectors.give_gradients()
     if communicator is None and updates(optimizer):
-        whole = Batches(vectors, inputs, targets, plan.step, captured)
+        whole = Batches(vectors, data, plan.step, captured)
         return lambda indices: whole(indices, _next_coefficients(optimizer))
-    gradients = Batches(vectors, inputs, targets, plan.gradients, captured)
+    gradients = Batches(vectors, data, plan.gradients, captured)
     update = _adam(vectors, optimizer) if updates(optimizer) else optimizer.update
 
     def step(indices: Sequence[int]) -> NdArray:
@@ -94,8 +94,7 @@ class Batches:
     ----------
     vectors : Vectors
         Of the model.
-    inputs, targets : ndarray of float32, shape (N, 1, H, W)
-        The data set, on the device.
+    data : Resident
     launches : function
         One of `plan`'s that give a list from "indices" to "loss".
     captured : bool, default True
@@ -105,14 +104,13 @@ class Batches:
     def __init__(
         self,
         vectors: Vectors,
-        inputs: NdArray,
-        targets: NdArray,
+        data: Resident,
         launches: Callable[[Shape, tuple[Normalisation, ...]], list[Launch]],
         captured: bool = True,
     ) -> None:
         self._device = vectors.device
-        self._given = {**vectors.arrays, "inputs": inputs, "targets": targets}
-        self._image = inputs.shape[2:]
+        self._given = {**vectors.arrays, **data.arrays}
+        self._image = data.image
         self._layers = tuple(Normalisation(link.eps, link.decay) for link in normalisations(vectors.model))
         self._launches = launches
         self._to_capture = captured

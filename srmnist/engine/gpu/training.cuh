@@ -1,14 +1,43 @@
 // What surrounds the network in a training step: the batch, the weights' layout, the loss, the sums, Adam.
 
-// Images and their originals, gathered by index; `pixels` of an image, `total` of a batch.
+// A pixel between four others: v of the way down, u of the way to the right. The order of the operations and their
+// rounding, one by one, are those of Chainer's resize_images on the CPU (see engine/resampling.py).
+__device__ inline float between(float upper_left, float upper_right, float lower_left, float lower_right, float v,
+                                float u) {
+    const float left = __fsub_rn(1.0f, u), by_lower_left = __fmul_rn(left, v), by_lower_right = __fmul_rn(u, v);
+    const float by_upper_left = __fsub_rn(left, by_lower_left), by_upper_right = __fsub_rn(u, by_lower_right);
+    const float upper = __fadd_rn(__fmul_rn(upper_left, by_upper_left), __fmul_rn(upper_right, by_upper_right));
+    return __fadd_rn(__fadd_rn(upper, __fmul_rn(lower_left, by_lower_left)),
+                     __fmul_rn(lower_right, by_lower_right));
+}
+
+__device__ inline float intensity(unsigned char grey) {
+    return __fmul_rn((float)grey, 1.0f / 255.0f);
+}
+
+// A batch's pairs from stored grey values: t is the original, x the degraded image, for `total` pixels. A pixel
+// of x lies between four pixels of the small image; each of them is computed anew from four of the original.
+// rows, columns and their fractions: see plan.samples.
 extern "C" __global__ void __launch_bounds__(WIDE)
-    gather(const int* indices, const float* inputs, const float* targets, float* x, float* t, int pixels,
-           long long total) {
+    pairs(const int* indices, const unsigned char* images, const int* rows, const float* row_fractions,
+          const int* columns, const float* column_fractions, float* x, float* t, int height, int width,
+          long long total) {
     const long long i = (long long)blockIdx.x * WIDE + threadIdx.x;
     if (i >= total) return;
-    const long long from = (long long)indices[i / pixels] * pixels + i % pixels;
-    x[i] = inputs[from];
-    t[i] = targets[from];
+    const int pixels = height * width, pixel = i % pixels, row = pixel / width, column = pixel % width;
+    const unsigned char* image = images + (long long)indices[i / pixels] * pixels;
+    t[i] = intensity(image[pixel]);
+    float small[4];
+    for (int corner = 0; corner < 4; corner++) {
+        const int a = corner / 2 * height + row, b = corner % 2 * width + column;
+        const int left = columns[b], right = min(left + 1, width - 1);
+        const unsigned char* upper = image + rows[a] * width;
+        const unsigned char* lower = image + min(rows[a] + 1, height - 1) * width;
+        small[corner] = between(intensity(upper[left]), intensity(upper[right]), intensity(lower[left]),
+                                intensity(lower[right]), row_fractions[a], column_fractions[b]);
+    }
+    x[i] = between(small[0], small[1], small[2], small[3], row_fractions[2 * height + row],
+                   column_fractions[2 * width + column]);
 }
 
 // The convolutions' weights in the layouts that the kernels read.

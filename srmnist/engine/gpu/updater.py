@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import chainer
 import numpy as np
@@ -12,19 +11,13 @@ from chainer.types import NdArray
 
 from srmnist.engine.gpu import device as devices
 from srmnist.engine.gpu import plan
+from srmnist.engine.gpu.resident import Pairs, Resident
 from srmnist.engine.gpu.step import Batches, training_step
 from srmnist.engine.gpu.vectors import Vectors, computes
 
 
-class Pairs(Protocol):
-    """A data set of pairs whose images lie in two arrays: float32, shape (N, 1, H, W), in main memory."""
-
-    degraded: np.ndarray
-    originals: np.ndarray
-
-
 def resident_bytes(batchsize: int, train: np.ndarray, test: np.ndarray) -> int:
-    """Bytes of a GPU's memory that training takes: both data sets as pairs, and the buffers of a step.
+    """Bytes of a GPU's memory that training takes: both data sets, and the buffers of a step.
 
     Parameters
     ----------
@@ -33,7 +26,7 @@ def resident_bytes(batchsize: int, train: np.ndarray, test: np.ndarray) -> int:
     train, test : ndarray of uint8, shape (N, H, W)
     """
     shape = plan.Shape(batchsize, *train.shape[1:])
-    return 2 * np.dtype(np.float32).itemsize * (train.size + test.size) + plan.size_in_bytes(shape)
+    return train.size + test.size + plan.size_in_bytes(shape)
 
 
 def resident_updater(
@@ -73,7 +66,7 @@ def resident_evaluation(
     data, model = Resident(pairs), updater.get_optimizer("main").target
     if not isinstance(updater, EngineUpdater):
         return data, model
-    loss_of = Batches(updater.vectors, data.inputs, data.targets, plan.evaluation)
+    loss_of = Batches(updater.vectors, data, plan.evaluation)
 
     def evaluate(indices: Sequence[int]) -> NdArray:
         loss = loss_of(indices)
@@ -81,30 +74,6 @@ def resident_evaluation(
         return loss
 
     return lambda indices, device=None: (indices,), evaluate
-
-
-class Resident:
-    """Pairs of images on the current GPU, and a Chainer converter from indices to a batch of them.
-
-    Parameters
-    ----------
-    pairs : Pairs
-
-    Attributes
-    ----------
-    inputs, targets : ndarray of float32, shape (N, 1, H, W)
-    """
-
-    def __init__(self, pairs: Pairs) -> None:
-        self._xp = devices.current().xp
-        self.inputs, self.targets = map(self._xp.asarray, (pairs.degraded, pairs.originals))
-
-    def __call__(
-        self, indices: Sequence[int], device: chainer.backend.Device | None = None
-    ) -> tuple[NdArray, NdArray]:
-        """The images of a batch, on the GPU for any `device`."""
-        chosen = self._xp.asarray(np.asarray(indices))
-        return self.inputs[chosen], self.targets[chosen]
 
 
 class EngineUpdater(training.updaters.StandardUpdater):
@@ -133,7 +102,7 @@ class EngineUpdater(training.updaters.StandardUpdater):
         super().__init__(iterator, optimizer)
         devices.current().compile()  # now, and not in the time of the first step
         self.vectors = Vectors(devices.current(), optimizer)
-        self._step = training_step(self.vectors, data.inputs, data.targets)
+        self._step = training_step(self.vectors, data)
 
     def update_core(self) -> None:
         iterator, optimizer = self.get_iterator("main"), self.get_optimizer("main")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 import chainer
 from chainer import training
-from chainer.dataset import concat_examples
 from chainer.iterators import SerialIterator
 from chainer.training import extensions
 
@@ -119,7 +118,7 @@ class RankProcess(Process):
         return create_multi_node_optimizer(optimizer, self.comm)
 
     def iterators(
-        self, train: Sequence, test: Sequence, batchsize: int, order_sampler: Callable
+        self, train: range, test: range, batchsize: int, order_sampler: Callable
     ) -> tuple[SerialIterator, SerialIterator]:
         return (
             ShareIterator(train, batchsize, self.rank, self.size, order_sampler=order_sampler),
@@ -130,7 +129,7 @@ class RankProcess(Process):
         self,
         iterator: ShareIterator,
         model: chainer.Chain,
-        converter: Callable = concat_examples,
+        converter: Callable,
         loss: Callable | None = None,
     ) -> extensions.Evaluator:
         from chainermn import create_multi_node_evaluator

@@ -14,25 +14,26 @@ import chainer
 from chainer.backends import cuda
 from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.device import Device
+from srmnist.engine.gpu.resident import Resident
 from srmnist.engine.gpu.step import Batches, training_step
 from srmnist.engine.gpu.vectors import Vectors
 from srmnist.system.device import select_device
+from srmnist.training.pairs import Pairs
 
 SHAPES = [(4, 28, 28), (3, 29, 13)]
 
 
 def exercise(device: Device, shape: tuple[int, int, int]) -> list[float]:
     """The losses of two steps and of an evaluation of a batch of that shape; no launch is captured."""
-    batch, height, width = shape
-    images = np.random.default_rng(0).random((2, batch, 1, height, width), np.float32)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     model = srmnist.CNNAE()
     if device.xp is not np:
         model.to_device("@cupy:0")
     vectors = Vectors(device, chainer.optimizers.Adam().setup(model))
-    data = [device.xp.asarray(half) for half in images]
-    step = training_step(vectors, *data, captured=False)
-    evaluate = Batches(vectors, *data, plan.evaluation, captured=False)
-    return [float(run(range(batch))) for run in (step, step, evaluate)]
+    data = Resident(Pairs(images, 10))
+    step = training_step(vectors, data, captured=False)
+    evaluate = Batches(vectors, data, plan.evaluation, captured=False)
+    return [float(run(range(len(images)))) for run in (step, step, evaluate)]
 
 
 def main() -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import srmnist  # noqa: F401 – first: it makes Chainer import  # isort: skip
+import srmnist
 import chainer
 from conftest import ROOT
 from helpers.comparisons import assert_same, closest_to_kink, everything, images, make_model
 from helpers.cuda_on_cpu.device import kernel_names, HostDevice, library
 from helpers.gpu_engine import host_device, to_host
+from srmnist.data import to_float
 from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.device import FLAGS, source
 from srmnist.engine.network import normalisations, parameters
@@ -122,16 +123,19 @@ def test_adam_is_chainers(device):
     np.testing.assert_allclose(to_host(arrays["parameters"]), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_batches_are_gathered_by_index(device):
-    random = np.random.default_rng(5)
-    inputs, targets = random.random((2, 7, 1, 5, 6), np.float32)
-    shape = plan.Shape(4, 5, 6)
-    arrays = buffers(device, shape)
-    arrays["inputs"], arrays["targets"] = device.xp.asarray(inputs), device.xp.asarray(targets)
-    device.upload(np.array([6, 0, 3, 3], np.int32), arrays["indices"])
+@pytest.mark.parametrize(("height", "width", "size"), [(28, 28, 10), (5, 31, 4), (9, 9, 1), (8, 8, 8)])
+def test_pairs_are_made_of_bytes_by_index_to_the_bits_of_degrade(device, height, width, size):
+    images = np.random.default_rng(5).integers(0, 256, (7, height, width), np.uint8)
+    shape, chosen = plan.Shape(4, height, width), [6, 0, 3, 3]
+    tables = dict(zip(("rows", "row_fractions"), plan.samples(height, size), strict=True))
+    tables |= zip(("columns", "column_fractions"), plan.samples(width, size), strict=True)
+    arrays = buffers(device, shape, indices=chosen, **tables) | {"images": device.xp.asarray(images)}
     device.bind(plan.batch(shape), arrays)()
-    np.testing.assert_array_equal(to_host(arrays["x"]), inputs[[6, 0, 3, 3]].ravel())
-    np.testing.assert_array_equal(to_host(arrays["t"]), targets[[6, 0, 3, 3]].ravel())
+    originals = to_float(images[chosen])
+    np.testing.assert_array_equal(to_host(arrays["t"]), originals.ravel())
+    np.testing.assert_array_equal(to_host(arrays["x"]), srmnist.degrade(originals, size).ravel())
+    if device.xp is np:
+        device.check_guards()
 
 
 def test_every_kernel_is_launched_by_some_list():

@@ -14,10 +14,12 @@ from conftest import write_idx
 from helpers.gpu_engine import to_host, why_no_gpu
 from srmnist.training import divergence, reports, train as runs
 from srmnist.engine.gpu import function, plan, updater as updaters
-from srmnist.engine.gpu.updater import Resident, resident_evaluation, resident_updater
+from srmnist.engine.gpu.resident import Resident
+from srmnist.engine.gpu.updater import resident_evaluation, resident_updater
 from srmnist.soak.small_runs import finish, results, small_data, train_command
 from srmnist.training.settings import Settings
-from srmnist.training.trainer import EpochShuffle, build_trainer, initial_model, make_pairs
+from srmnist.training.pairs import Pairs
+from srmnist.training.trainer import EpochShuffle, build_trainer, initial_model
 from srmnist.training.train import train
 from helpers.users import TRAIN, refusal, run, tree
 
@@ -117,7 +119,7 @@ def test_plain_trains_by_chainers_functions_alone(on_device, data, tmp_path, mon
 
 def parts(device, count=20, batchsize=8, optimizer=None, hooks=()):
     """An updater on a device, and the model that it trains."""
-    pairs = make_pairs(srmnist.load_dataset().train.images[:count, 7:21, 7:21], 7)
+    pairs = Pairs(srmnist.load_dataset().train.images[:count, 7:21, 7:21], 7)
     model = initial_model(0)
     if device.xp is not np:
         model.to_device("@cupy:0")
@@ -138,13 +140,13 @@ def test_an_optimiser_with_a_hook_finds_the_engine_s_gradients(on_device, monkey
     found = {name: to_host(parameter.array) for name, parameter in model.namedparams()}
     monkeypatch.undo()
 
-    pairs = make_pairs(srmnist.load_dataset().train.images[:20, 7:21, 7:21], 7)
+    pairs = Pairs(srmnist.load_dataset().train.images[:20, 7:21, 7:21], 7)
     model = initial_model(0)
     optimizer = chainer.optimizers.Adam().setup(model)
     for hook in hooks:
         optimizer.add_hook(hook)
-    iterator = chainer.iterators.SerialIterator(pairs, 8, order_sampler=EpochShuffle(0))
-    updater = chainer.training.updaters.StandardUpdater(iterator, optimizer)
+    iterator = chainer.iterators.SerialIterator(range(20), 8, order_sampler=EpochShuffle(0))
+    updater = chainer.training.updaters.StandardUpdater(iterator, optimizer, pairs.converter)
     with chainer.using_config("plain", True):
         for _ in range(3):
             updater.update()
@@ -178,17 +180,17 @@ def test_the_tuned_recipe_agrees_with_the_cpu_s(on_device, data, tmp_path, monke
 
 
 def test_batches_hold_the_images_that_their_indices_name(on_device):
-    pairs = make_pairs(srmnist.load_dataset().train.images[:9], 10)
+    pairs = Pairs(srmnist.load_dataset().train.images[:9], 10)
     resident = Resident(pairs)
     for batch in ([3, 4, 5], [5, 3, 4], [7], [2, 2], [1, 3, 2, 4], [8, 0]):
         x, t = resident(batch)
-        np.testing.assert_array_equal(to_host(x), pairs._datasets[0][batch])
-        np.testing.assert_array_equal(to_host(t), pairs._datasets[1][batch])
+        np.testing.assert_array_equal(to_host(x), pairs.batch(batch)[0])
+        np.testing.assert_array_equal(to_host(t), pairs.batch(batch)[1])
 
 
 def test_the_evaluation_is_the_mean_over_batches_as_on_the_cpu(on_device, data, tmp_path, monkeypatch):
     model = initial_model(3)
-    pairs = [make_pairs(split.images, 7) for split in srmnist.load_dataset(data)]
+    pairs = [Pairs(split.images, 7) for split in srmnist.load_dataset(data)]
 
     def evaluated(model):
         trainer = build_trainer(model, *pairs, Settings(batchsize=8), tmp_path, io.StringIO())
@@ -204,7 +206,7 @@ def test_the_evaluation_is_the_mean_over_batches_as_on_the_cpu(on_device, data, 
 
 def test_the_evaluation_follows_the_weights_and_leaves_the_gradients_alone(on_device):
     updater, model = parts(on_device)
-    pairs = make_pairs(srmnist.load_dataset().train.images[:20, 7:21, 7:21], 7)
+    pairs = Pairs(srmnist.load_dataset().train.images[:20, 7:21, 7:21], 7)
     converter, evaluate = resident_evaluation(updater, pairs)
     batch, gradient = [3, 1, 4, 5], updater.vectors.arrays["gradient"]
 
@@ -300,6 +302,8 @@ def test_memory_that_a_run_takes_grows_with_the_batch_and_the_data(data):
     small, large = (resident_bytes(size, *images) for size in (1, 2))
     assert 0 < small < large
     assert plan.size_in_bytes(plan.Shape(64, 28, 28)) < 100 * 2**20
+    more = [np.concatenate([half, half]) for half in images]
+    assert resident_bytes(1, *more) - small == sum(half.size for half in images)  # a byte a pixel
 
 
 # From here on: the scripts, as a user runs them, on a GPU.

@@ -16,7 +16,15 @@ import numpy as np
 from srmnist.engine.gpu.plan import BESIDE, JOINED
 
 COMPILER = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++") or shutil.which("clang++")
-_LETTERS = {"i": np.int32, "l": np.int64, "d": np.float64, "F": np.float32, "D": np.float64, "I": np.int32}
+_LETTERS = {
+    "i": np.int32,
+    "l": np.int64,
+    "d": np.float64,
+    "F": np.float32,
+    "D": np.float64,
+    "I": np.int32,
+    "B": np.uint8,
+}
 _GUARD = 64  # elements before and after each buffer, which no kernel may touch
 
 

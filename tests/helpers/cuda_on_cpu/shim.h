@@ -61,6 +61,13 @@ inline float2 make_float2(float x, float y) {
     return made;
 }
 
+// Rounded one by one: the compiler cannot fuse what it may not see into.
+#define ROUNDED(name, operation)                                                                             \
+    __attribute__((noinline)) static float name(float a, float b) { return a operation b; }
+ROUNDED(__fadd_rn, +)
+ROUNDED(__fsub_rn, -)
+ROUNDED(__fmul_rn, *)
+
 constexpr int MOST_THREADS = 256, STACK = 1 << 16;
 
 struct Team {
@@ -153,11 +160,12 @@ static void launch(int blocks, int threads, bool backwards, const std::function<
     for (auto& worker : workers) worker.join();
 }
 
-// A kernel's parameters, a letter each: int32, int64, double; capital of a pointer's: Float, Double, Int.
+// A kernel's parameters, a letter each: int32, int64, double; capital of a pointer's: Float,
+// Double, Int, Byte.
 template <class T> constexpr char letter() {
     using U = std::remove_cv_t<std::remove_pointer_t<T>>;
     constexpr char plain = std::is_same_v<U, float> ? 'f' : std::is_same_v<U, double> ? 'd' :
-                           sizeof(U) == 8 ? 'l' : 'i';
+                           sizeof(U) == 8 ? 'l' : sizeof(U) == 1 ? 'b' : 'i';
     return std::is_pointer_v<T> ? plain - 'a' + 'A' : plain;
 }
 template <class... P> std::string letters(void (*)(P...)) { return {letter<P>()...}; }

@@ -33,7 +33,8 @@ from srmnist.training.settings import (
     identity,
 )
 from srmnist.training.snapshots import Snapshots
-from srmnist.training.trainer import build_trainer, initial_model, make_pairs
+from srmnist.training.pairs import Pairs
+from srmnist.training.trainer import build_trainer, initial_model
 from srmnist.weights import save_arrays
 from helpers import runs
 from helpers.runs import run_here
@@ -431,7 +432,7 @@ def snapshot_of(home, tmp_path):
 def test_resume_across_sync_bn_is_refused(home, snapshot_of, before, now):
     settings = runs.settings(home / "data")
     dataset = srmnist.load_dataset(home / "data")
-    pairs = [make_pairs(split.images, 10) for split in dataset]
+    pairs = [Pairs(split.images, 10) for split in dataset]
     trainer = build_trainer(initial_model(0), *pairs, settings, None, io.StringIO())
     snapshots = Snapshots({**identity(settings, dataset), "sync-bn": now})
     with pytest.raises(srmnist.UserError, match=f"^--sync-bn: .* is of a run with {before}, not {now}; give"):

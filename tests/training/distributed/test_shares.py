@@ -8,7 +8,8 @@ from chainer.datasets import TupleDataset
 from chainer.iterators import SerialIterator
 from chainer.training import extensions
 from srmnist.training.distributed.shares import ShareEvaluator, ShareIterator
-from srmnist.training.trainer import EpochShuffle, initial_model, make_pairs
+from srmnist.training.pairs import Pairs
+from srmnist.training.trainer import EpochShuffle, initial_model
 
 COUNTERS = ("epoch", "current_position", "is_new_epoch", "epoch_detail", "previous_epoch_detail")
 
@@ -50,7 +51,7 @@ def test_every_image_is_seen_once_an_epoch_whatever_the_remainder(images, size):
 
 @pytest.mark.parametrize(("images", "size"), [(64, 2), (70, 2), (70, 3), (5, 4), (49, 4)])
 def test_evaluation_of_the_shares_has_the_mean_of_one_process(images, size):
-    pairs = make_pairs(srmnist.load_dataset().test.images[:images], 10)
+    pairs = Pairs(srmnist.load_dataset().test.images[:images], 10)
     model = initial_model(0)
     whole = SerialIterator(pairs, 8 * size, repeat=False, shuffle=False)
     expected = extensions.Evaluator(whole, model)()["main/loss"]
@@ -62,6 +63,6 @@ def test_evaluation_of_the_shares_has_the_mean_of_one_process(images, size):
 
 
 def test_a_rank_without_a_share_reports_like_the_others():
-    pairs = make_pairs(srmnist.load_dataset().test.images[:3], 10)
+    pairs = Pairs(srmnist.load_dataset().test.images[:3], 10)
     last = ShareIterator(pairs, 8, 3, 4, repeat=False, shuffle=False)
     assert ShareEvaluator(last, initial_model(0))() == {"main/loss": 0}
