@@ -187,7 +187,7 @@ def _gpu_engine(originals: np.ndarray, gpu: int, captured: bool) -> Variant:
 
     optimizer = make_chainer_optimizer(ENGINE, gpu)
     vectors = Vectors(device.current(), optimizer)
-    data = Resident(Pairs(np.rint(originals[:, 0] * 255).astype(np.uint8), 10))
+    data = Resident(vectors.device, Pairs(np.rint(originals[:, 0] * 255).astype(np.uint8), 10))
     evaluation = Batches(vectors, data, plan.evaluation, captured)
     return Variant(training_step(vectors, data, captured), evaluation)
 

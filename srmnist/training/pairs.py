@@ -42,8 +42,8 @@ class Pairs(chainer.dataset.DatasetMixin):
     dtype : dtype
         float32, or what CHAINER_DTYPE sets.
     converter : chainer.dataset.Converter
-        Makes the pairs of a batch of indices on a device; None is main memory. It is for an updater or an evaluator whose iterator
-        is over ``range(len(pairs))``.
+        Makes the pairs of a batch of indices on a device; None is main memory. It is for an updater or an
+        evaluator whose iterator is over ``range(len(pairs))``.
     """
 
     def __init__(

@@ -9,8 +9,8 @@ import chainer
 import numpy as np
 from chainer.types import NdArray
 
-from srmnist.engine.gpu import device as devices
 from srmnist.engine.gpu import plan
+from srmnist.engine.gpu.device import Device
 
 _PIECE = 1 << 24  # bytes sent at a time
 
@@ -24,10 +24,12 @@ class Pairs(Protocol):
 
 
 class Resident:
-    """Images on the current GPU, and a Chainer converter from indices to the pairs of a batch.
+    """Images on a GPU, and a Chainer converter from indices to the pairs of a batch.
 
     Parameters
     ----------
+    device : Device
+        Current.
     pairs : Pairs
 
     Attributes
@@ -38,10 +40,10 @@ class Resident:
         Height and width.
     """
 
-    def __init__(self, pairs: Pairs) -> None:
-        self._device = devices.current()
+    def __init__(self, device: Device, pairs: Pairs) -> None:
+        self._device = device
         height, width = self.image = pairs.images.shape[1:]
-        xp = self._device.xp
+        xp = device.xp
         images = xp.empty(pairs.images.shape, np.uint8)
         step = max(1, _PIECE // (height * width))
         for start in range(0, len(images), step):

@@ -45,7 +45,7 @@ def resident_updater(
         Whether Chainer's functions compute the steps. They do anyway if the engine cannot compute the model
         or the optimiser scales the loss.
     """
-    data = Resident(pairs)
+    data = Resident(devices.current(), pairs)
     if plain or optimizer._loss_scale or not computes(optimizer.target):
         return training.updaters.StandardUpdater(iterator, optimizer, converter=data)
     return EngineUpdater(iterator, optimizer, data)
@@ -63,7 +63,7 @@ def resident_evaluation(
     pairs : Pairs
         The test images, as for `resident_updater`.
     """
-    data, model = Resident(pairs), updater.get_optimizer("main").target
+    data, model = Resident(devices.current(), pairs), updater.get_optimizer("main").target
     if not isinstance(updater, EngineUpdater):
         return data, model
     loss_of = Batches(updater.vectors, data, plan.evaluation)

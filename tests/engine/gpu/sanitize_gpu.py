@@ -30,7 +30,7 @@ def exercise(device: Device, shape: tuple[int, int, int]) -> list[float]:
     if device.xp is not np:
         model.to_device("@cupy:0")
     vectors = Vectors(device, chainer.optimizers.Adam().setup(model))
-    data = Resident(Pairs(images, 10))
+    data = Resident(device, Pairs(images, 10))
     step = training_step(vectors, data, captured=False)
     evaluate = Batches(vectors, data, plan.evaluation, captured=False)
     return [float(run(range(len(images)))) for run in (step, step, evaluate)]

@@ -12,7 +12,9 @@ from chainermn import create_multi_node_optimizer
 from helpers.comparisons import assert_same, everything, images, make_model
 from helpers.gpu_engine import send, to_host
 from srmnist import CNNAE, degrade, engine
+from srmnist.training.pairs import Pairs
 from srmnist.engine.gpu import plan, step
+from srmnist.engine.gpu.resident import Resident
 from srmnist.engine.gpu.vectors import Vectors, computes, updates
 
 
@@ -125,14 +127,18 @@ def test_restore_and_degrade_work_there(on_device, mnist):
     np.testing.assert_allclose(there, degraded, atol=1e-6)
 
 
-def steps(device, model, x, t, optimizer=None):
+def pairs(seed, shape):
+    """Pairs of images of noise."""
+    return Pairs(np.random.default_rng(seed).integers(0, 256, shape, np.uint8), 5)
+
+
+def steps(device, model, pairs, optimizer=None):
     """A model set up to be trained there, its optimiser, and the function that trains it."""
     model = send(device, model)
     optimizer = optimizer or chainer.optimizers.Adam()
     optimizer.setup(model)
     assert computes(model)
-    data = device.xp.asarray(x), device.xp.asarray(t)
-    return model, optimizer, step.training_step(Vectors(device, optimizer), *data)
+    return model, optimizer, step.training_step(Vectors(device, optimizer), Resident(device, pairs))
 
 
 def state(optimizer):
@@ -148,14 +154,14 @@ def assert_equal_state(found, expected):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_reference_trajectory_is_followed(device, reference, mnist):
+def test_reference_trajectory_is_followed(device, reference):
     model = CNNAE()
     for name, parameter in model.namedparams():
         parameter.array[...] = reference[f"init{name}"]
     order = reference["order"]
     images_, index = np.unique(order, return_inverse=True)
-    t = mnist[0][images_]
-    model, optimizer, training = steps(device, model, degrade(t), t)
+    data = Pairs(srmnist.load_dataset().train.images[images_], 10)
+    model, optimizer, training = steps(device, model, data)
     losses = []
     for i in range(20):
         losses.append(float(training(index[64 * i : 64 * i + 64])))
@@ -174,16 +180,16 @@ def test_reference_trajectory_is_followed(device, reference, mnist):
 
 
 def test_a_step_equals_chainers_own_with_its_adam(device):
-    x, t = images(10, (12, 8, 9))
+    data = pairs(10, (12, 8, 9))
     batches = [[0, 1, 2, 3, 4], [11, 10, 3, 3, 2], [5, 6, 7, 8, 9]]
     alphas = [0.001, 0.01, 0.0001]  # as a schedule would set them
-    _, there, training = steps(device, make_model(10), x, t)
+    _, there, training = steps(device, make_model(10), data)
     here = chainer.optimizers.Adam()
     here.setup(make_model(10))
     for batch, alpha in zip(batches, alphas, strict=True):
         here.alpha = there.alpha = alpha
         with chainer.using_config("plain", True):
-            here.update(here.target, x[batch], t[batch])
+            here.update(here.target, *data.batch(batch))
         training(batch)
     found, expected = state(there), state(here)
     assert set(found) == set(expected)  # a snapshot can go from one device to the other
@@ -194,10 +200,9 @@ def test_a_step_equals_chainers_own_with_its_adam(device):
 
 
 def run_some(device, batches):
-    x, t = images(11, (12, 9, 7))
     if device.xp is np:
         device.captures = 0
-    _, optimizer, training = steps(device, make_model(11), x, t)
+    _, optimizer, training = steps(device, make_model(11), pairs(11, (12, 9, 7)))
     losses = []
     for batch in batches:
         losses.append(training(batch))
@@ -241,13 +246,13 @@ def test_batches_of_other_sizes_are_computed_uncaptured(device, not_yet_said, ca
     found, losses = run_some(device, mixed)
     if device.xp is np:
         assert device.captures == 1
-    x, t = images(11, (12, 9, 7))
+    data = pairs(11, (12, 9, 7))
     model = make_model(11)
     optimizer = chainer.optimizers.Adam()
     optimizer.setup(model)
     for batch, loss in zip(mixed, losses, strict=True):
         with chainer.using_config("plain", True):
-            optimizer.update(model, x[batch], t[batch])
+            optimizer.update(model, *data.batch(batch))
             assert loss > 0
     np.testing.assert_allclose(found["conv3/W"], model.conv3.W.array, rtol=2e-2, atol=2e-3)
     assert capsys.readouterr().err == ""
@@ -270,7 +275,7 @@ class Communicator:
 
 @pytest.mark.parametrize("hooked", [False, True])
 def test_processes_average_gradients_statistics_and_loss_in_one_exchange(device, hooked):
-    x, t = images(16, (8, 7, 9))
+    data = Resident(device, pairs(16, (8, 7, 9)))
     batches = [[0, 1, 2, 3], [4, 5, 6, 7], [7, 0, 2, 1]]
     results = []
     for size in (0, 1, 2):  # 0: without ChainerMN
@@ -282,7 +287,7 @@ def test_processes_average_gradients_statistics_and_loss_in_one_exchange(device,
             communicator = Communicator(size)
             optimizer = create_multi_node_optimizer(optimizer, communicator)
             optimizer.update()  # the first only hands the weights around
-        training = step.training_step(Vectors(device, optimizer), device.xp.asarray(x), device.xp.asarray(t))
+        training = step.training_step(Vectors(device, optimizer), data)
         losses = [float(training(batch)) for batch in batches[: 1 if size == 2 else 3]]
         found = {
             "loss": np.array(losses),
@@ -297,7 +302,7 @@ def test_processes_average_gradients_statistics_and_loss_in_one_exchange(device,
         np.testing.assert_allclose(with_itself[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
     model = send(device, make_model(16))
     optimizer = chainer.optimizers.Adam().setup(model)
-    first = step.training_step(Vectors(device, optimizer), device.xp.asarray(x), device.xp.asarray(t))
+    first = step.training_step(Vectors(device, optimizer), data)
     np.testing.assert_array_equal(with_zeros["loss"] * 2, float(first(batches[0])))
     np.testing.assert_array_equal(with_zeros["mean"] * 2, to_host(model.bn2.avg_mean))
 
@@ -310,11 +315,10 @@ def test_gradients_may_run_beside_the_chain_or_in_order(device):
     assert orders[-1] == plan.JOINED
     results = []
     for captured in (False, True):
-        x, t = images(12, (6, 9, 30))
         model = send(device, make_model(12))
         optimizer = chainer.optimizers.Adam().setup(model)
-        data = device.xp.asarray(x), device.xp.asarray(t)
-        training = step.training_step(Vectors(device, optimizer), *data, captured)
+        data = Resident(device, pairs(12, (6, 9, 30)))
+        training = step.training_step(Vectors(device, optimizer), data, captured)
         losses = [float(training(batch)) for batch in ([0, 1, 2], [3, 4, 5], [5, 0, 3])]
         results.append({"losses": np.array(losses), **state(optimizer)})
     assert_equal_state(*results)

@@ -181,7 +181,7 @@ def test_the_tuned_recipe_agrees_with_the_cpu_s(on_device, data, tmp_path, monke
 
 def test_batches_hold_the_images_that_their_indices_name(on_device):
     pairs = Pairs(srmnist.load_dataset().train.images[:9], 10)
-    resident = Resident(pairs)
+    resident = Resident(on_device, pairs)
     for batch in ([3, 4, 5], [5, 3, 4], [7], [2, 2], [1, 3, 2, 4], [8, 0]):
         x, t = resident(batch)
         np.testing.assert_array_equal(to_host(x), pairs.batch(batch)[0])
@@ -212,7 +212,7 @@ def test_the_evaluation_follows_the_weights_and_leaves_the_gradients_alone(on_de
 
     def expected():
         with chainer.using_config("train", False), chainer.using_config("plain", True):
-            return float(model(*Resident(pairs)(batch)).array)
+            return float(model(*Resident(on_device, pairs)(batch)).array)
 
     losses = []
     for _ in range(3):  # as launched, and as captured

@@ -88,8 +88,7 @@ class HostDevice:
         """The kernels are compiled already."""
 
     def empty(self, size: int, dtype: type) -> np.ndarray:
-        poison = np.nan if np.dtype(dtype).kind == "f" else -(2**31)
-        whole = np.full(size + 2 * _GUARD, poison, dtype)
+        whole = np.full(size + 2 * _GUARD, _poison(dtype), dtype)
         self._guarded.append(whole)
         return whole[_GUARD:-_GUARD]
 
@@ -97,7 +96,7 @@ class HostDevice:
         """Fail if a kernel has written beside a buffer that has been made since the last check."""
         for whole in self._guarded:
             for end in (whole[:_GUARD], whole[-_GUARD:]):
-                assert np.isnan(end).all() if whole.dtype.kind == "f" else (end == -(2**31)).all()
+                np.testing.assert_array_equal(end, _poison(whole.dtype))
         self._guarded.clear()
 
     def holds(self, array: np.ndarray) -> bool:
@@ -144,6 +143,11 @@ class HostDevice:
             function(pointers, launch.blocks, launch.threads, ctypes.c_bool(self.backwards))
 
         return call
+
+
+def _poison(dtype: type | np.dtype) -> float:
+    """What fresh memory holds: NaN, or the largest integer."""
+    return np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
 
 
 def _value(letter: str, argument, arrays, launch) -> np.ndarray:
