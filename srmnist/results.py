@@ -53,10 +53,10 @@ def write_figures(
         If a file or the device is not usable. Nothing has then been written.
     """
     model = load_model(model_file, gpu)
-    originals = to_float(load_dataset(data).test.images)
-    check_size(size, originals)
-    if not hardest:
-        originals = originals[pick(len(originals), seed)]
+    test = load_dataset(data).test
+    check_size(size, test.images)
+    test.require_intact()
+    originals = to_float(test.images if hardest else test.images[pick(len(test.images), seed)])
     degraded = degrade(originals, size)
     restored = restore(degraded, model)
     if hardest:

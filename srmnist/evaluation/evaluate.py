@@ -63,6 +63,7 @@ def evaluate(
     model = load_model(model_file, gpu)
     dataset = load_dataset(data)
     _say_what_is_left_out(dataset)
+    dataset.test.require_intact()
     originals = to_float(dataset.test.images)
     check_size(size, originals)
     judge = Judge(dataset, originals, gpu)

@@ -94,6 +94,7 @@ class Judge:
         self.neighbours = 0
         if train.labels is not None and self._labels is not None:
             self._known_labels = train.labels[:NEIGHBOURS]
+            train.require_intact()
             with device_errors(gpu):
                 self._known = self._device.send(to_float(train.images[:NEIGHBOURS]))
             self.neighbours = len(self._known)

@@ -1,22 +1,26 @@
 // What surrounds the network in a training step: the batch, the weights' layout, the loss, the sums, Adam.
 
-// A pixel between four others: v of the way down, u of the way to the right. The order of the operations and their
-// rounding, one by one, are those of Chainer's resize_images on the CPU (see engine/resampling.py).
-__device__ inline float between(float upper_left, float upper_right, float lower_left, float lower_right, float v,
-                                float u) {
-    const float left = __fsub_rn(1.0f, u), by_lower_left = __fmul_rn(left, v), by_lower_right = __fmul_rn(u, v);
+// A pixel between four others: v of the way down, u of the way to the right. The order of the operations and
+// their rounding, one by one, are those of Chainer's resize_images on the CPU (see engine/resampling.py).
+__device__ inline float between(float upper_left, float upper_right, float lower_left, float lower_right,
+                                float v, float u) {
+    const float left = __fsub_rn(1.0f, u);
+    const float by_lower_left = __fmul_rn(left, v), by_lower_right = __fmul_rn(u, v);
     const float by_upper_left = __fsub_rn(left, by_lower_left), by_upper_right = __fsub_rn(u, by_lower_right);
-    const float upper = __fadd_rn(__fmul_rn(upper_left, by_upper_left), __fmul_rn(upper_right, by_upper_right));
-    return __fadd_rn(__fadd_rn(upper, __fmul_rn(lower_left, by_lower_left)),
-                     __fmul_rn(lower_right, by_lower_right));
+    const float of_upper_left = __fmul_rn(upper_left, by_upper_left);
+    const float of_upper_right = __fmul_rn(upper_right, by_upper_right);
+    const float of_lower_left = __fmul_rn(lower_left, by_lower_left);
+    const float of_lower_right = __fmul_rn(lower_right, by_lower_right);
+    return __fadd_rn(__fadd_rn(__fadd_rn(of_upper_left, of_upper_right), of_lower_left), of_lower_right);
 }
 
 __device__ inline float intensity(unsigned char grey) {
     return __fmul_rn((float)grey, 1.0f / 255.0f);
 }
 
-// A batch's pairs from stored grey values: t is the original, x the degraded image, for `total` pixels. A pixel
-// of x lies between four pixels of the small image; each of them is computed anew from four of the original.
+// A batch's pairs from stored grey values: t is the original, x the degraded image, for `total` pixels. A
+// pixel of x lies between four pixels of the small image; each of them is computed anew from four of the
+// original.
 // rows, columns and their fractions: see plan.samples.
 extern "C" __global__ void __launch_bounds__(WIDE)
     pairs(const int* indices, const unsigned char* images, const int* rows, const float* row_fractions,
