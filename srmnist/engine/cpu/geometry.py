@@ -59,6 +59,12 @@ def band_shape(height, width):
 
 
 @register_jitable
+def rows_of_products(band):
+    """Rows of a band's transformed tiles that the products compute: its tiles, in whole `TILE_ROWS`."""
+    return ceil_divide((band.last - band.first) * band.across, TILE_ROWS) * TILE_ROWS
+
+
+@register_jitable
 def scratch_sizes(height, width):
     """Floats that each part of the scratch memory needs for images of one size.
 

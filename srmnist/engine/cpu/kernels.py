@@ -12,7 +12,8 @@ import numpy as np
 from numba import njit
 
 from srmnist.engine.cpu import products, winograd
-from srmnist.engine.cpu.geometry import STRIDE, Band, band_shape, ceil_divide, scratch_sizes
+from srmnist.engine.cpu.geometry import STRIDE, Band, band_shape, ceil_divide, rows_of_products, scratch_sizes
+from srmnist.engine.cpu.products import Ahead
 from srmnist.engine.cpu.simd import LANES, fma, load, load_three, splat, store, where_positive
 
 
@@ -75,7 +76,9 @@ def convolve(padded, u, tiles, out):
     for first in range(0, down, rows):
         band = Band(first, min(first + rows, down), across, slots)
         winograd.transform_input(padded, band, tiles.first, tiles.lines)
-        products.multiply(tiles.first, u, tiles.second, slots, inputs, outputs)
+        pixels = STRIDE * rows * width
+        ahead = Ahead(out, first // rows * pixels * outputs, pixels * outputs, True)
+        products.multiply(tiles.first, u, tiles.second, slots, rows_of_products(band), inputs, outputs, ahead)
         _transform_outputs(tiles.second, band, tiles.lines, tiles.tile, out)
 
 
@@ -132,7 +135,9 @@ def convolve_gradient(padded, u, tiles, g, a, norm, du, dx):
         _transform_gradients(g, a, norm, band, lines, z)
         winograd.transform_input(padded, band, v, lines)
         products.accumulate_weight_gradient(v, z, du, slots, (band.last - first) * across, inputs)
-        products.multiply(z, u, m, slots, outputs, inputs)
+        pixels = STRIDE * rows * width  # of the next band, or of the next image's first
+        ahead = Ahead(a, STRIDE * band.last * width * outputs, pixels * outputs, False)
+        products.multiply(z, u, m, slots, rows_of_products(band), outputs, inputs, ahead)
         winograd.add_input_gradient(m, band, dx, lines)
 
 

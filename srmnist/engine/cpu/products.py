@@ -4,12 +4,16 @@ Each product exists once for each pair of channel numbers: with constant strides
 address. The inner loop is a tile of the result, whose accumulators all stay in registers.
 """
 
+from typing import NamedTuple
+
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
 from srmnist.engine.cpu.geometry import POSITIONS, TILE_ROWS
 from srmnist.engine.cpu.simd import (
+    CACHE_LINE,
     LANES,
     REGISTERS,
     VECTOR,
@@ -18,7 +22,36 @@ from srmnist.engine.cpu.simd import (
     emit_load,
     emit_splat,
     emit_store,
+    prefetch_to_read,
+    prefetch_to_write,
 )
+
+
+class Ahead(NamedTuple):
+    """Main memory that is fetched into the L2 cache while the products compute.
+
+    So the pass that follows does not wait for it. It begins at the offset ``at`` and has ``size`` floats.
+    ``write`` says whether the next pass writes there. A prefetch beyond an array's end does nothing.
+    """
+
+    memory: np.ndarray
+    at: int
+    size: int
+    write: bool
+
+
+@njit
+def _fetch(ahead, position):
+    """Fetch the share of one of the 36 positions."""
+    lines = -(-ahead.size // (POSITIONS * CACHE_LINE))
+    at = ahead.at + position * lines * CACHE_LINE
+    for _ in range(lines):
+        if ahead.write:
+            prefetch_to_write(ahead.memory, at)
+        else:
+            prefetch_to_read(ahead.memory, at)
+        at += CACHE_LINE
+
 
 _GRADIENT_ROWS = 8 if REGISTERS == 32 else 4
 
@@ -110,13 +143,14 @@ def _make_multiply(inputs, outputs):
     single = _product_tile(TILE_ROWS, width // LANES, **strides)
 
     @njit
-    def multiply(v, u, m, slots):
+    def multiply(v, u, m, slots, rows, ahead):
         for position in range(POSITIONS):
+            _fetch(ahead, position)
             for j in range(0, outputs, width):
                 at_u = (position * outputs + j) * inputs
-                for i in range(0, slots, 2 * TILE_ROWS):
+                for i in range(0, rows, 2 * TILE_ROWS):
                     at_v, to = (position * slots + i) * inputs, (position * slots + i) * outputs + j
-                    if i + 2 * TILE_ROWS <= slots:
+                    if i + 2 * TILE_ROWS <= rows:
                         double(v, at_v, u, at_u, m, to, inputs)
                     else:
                         single(v, at_v, u, at_u, m, to, inputs)
@@ -148,16 +182,16 @@ _accumulate_16_32, _accumulate_32_64 = _make_accumulate(16, 32), _make_accumulat
 
 
 @njit
-def multiply(v, u, m, slots, inputs, outputs):
-    """M = V · U at each of the 36 positions: (slots, inputs) · (inputs, outputs)."""
+def multiply(v, u, m, slots, rows, inputs, outputs, ahead):
+    """M = V · U at each of the 36 positions: (rows, inputs) · (inputs, outputs), `rows` of `slots`."""
     if inputs == 16:
-        _multiply_16_32(v, u, m, slots)
+        _multiply_16_32(v, u, m, slots, rows, ahead)
     elif inputs == 64:
-        _multiply_64_32(v, u, m, slots)
+        _multiply_64_32(v, u, m, slots, rows, ahead)
     elif outputs == 16:
-        _multiply_32_16(v, u, m, slots)
+        _multiply_32_16(v, u, m, slots, rows, ahead)
     else:
-        _multiply_32_64(v, u, m, slots)
+        _multiply_32_64(v, u, m, slots, rows, ahead)
 
 
 @njit

@@ -26,6 +26,8 @@ _AVX512, _AVX = "+avx512f" in _FEATURES, "+avx" in _FEATURES
 LANES = 16 if _AVX512 else 8 if _AVX else 4
 REGISTERS = 16 if _AVX and not _AVX512 else 32
 
+CACHE_LINE = 16  # floats
+
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _MASK = ir.VectorType(ir.IntType(32), LANES)
 _UNDEFINED = ir.Constant(VECTOR, ir.Undefined)
@@ -146,6 +148,28 @@ def total(typing, value):
         return builder.call(function, [ir.Constant(ir.FloatType(), 0.0), args[0]], fastmath=("reassoc",))
 
     return types.float32(vec), generate
+
+
+def _prefetch(write):
+    @intrinsic
+    def prefetch(typing, array, offset):
+        """Let the processor fetch the cache line at an array's offset into the L2 cache, without waiting."""
+
+        def generate(context, builder, signature, args):
+            pointer = ir.IntType(8).as_pointer()
+            kind = ir.FunctionType(ir.VoidType(), [pointer, *[ir.IntType(32)] * 3])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+            address = emit_address(context, builder, signature.args[0], *args)
+            numbers = [ir.Constant(ir.IntType(32), number) for number in (write, 2, 1)]
+            builder.call(function, [builder.bitcast(address, pointer), *numbers])
+            return context.get_dummy_value()
+
+        return types.none(array, types.intp), generate
+
+    return prefetch
+
+
+prefetch_to_read, prefetch_to_write = _prefetch(0), _prefetch(1)
 
 
 def _arithmetic(instruction):
