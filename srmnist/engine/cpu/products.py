@@ -135,6 +135,17 @@ def _product_tile(rows, columns, *, a_row, a_depth, b_depth, c_row, accumulate=F
     return tile
 
 
+def _compiled_apart(function, inputs, outputs):
+    """Compile the function of one pair of channel numbers under a name of its own.
+
+    Numba makes a symbol from a function's name, its types and a number that it counts in each process. If
+    several processes fill the cache on disk, two functions of one name can have the same number. The linker
+    would then take the machine code of one for both, and results would be wrong.
+    """
+    function.__qualname__ = f"{function.__name__}_{inputs}_{outputs}"
+    return njit(function)
+
+
 def _make_multiply(inputs, outputs):
     """`multiply` for one pair of channel numbers."""
     width = panel_width(outputs)
@@ -142,7 +153,6 @@ def _make_multiply(inputs, outputs):
     double = _product_tile(2 * TILE_ROWS, width // LANES, **strides)
     single = _product_tile(TILE_ROWS, width // LANES, **strides)
 
-    @njit
     def multiply(v, u, m, slots, rows, ahead):
         for position in range(POSITIONS):
             _fetch(ahead, position)
@@ -155,7 +165,7 @@ def _make_multiply(inputs, outputs):
                     else:
                         single(v, at_v, u, at_u, m, to, inputs)
 
-    return multiply
+    return _compiled_apart(multiply, inputs, outputs)
 
 
 def _make_accumulate(inputs, outputs):
@@ -164,7 +174,6 @@ def _make_accumulate(inputs, outputs):
     strides = {"a_row": 1, "a_depth": inputs, "b_depth": outputs, "c_row": width}
     tile = _product_tile(_GRADIENT_ROWS, width // LANES, **strides, accumulate=True)
 
-    @njit
     def accumulate(v, z, du, slots, tiles):
         for position in range(POSITIONS):
             at_v, at_z = position * slots * inputs, position * slots * outputs
@@ -173,7 +182,7 @@ def _make_accumulate(inputs, outputs):
                 for i in range(0, inputs, _GRADIENT_ROWS):
                     tile(v, at_v + i, z, at_z + j, du, to + i * width, tiles)
 
-    return accumulate
+    return _compiled_apart(accumulate, inputs, outputs)
 
 
 _multiply_16_32, _multiply_32_16 = _make_multiply(16, 32), _make_multiply(32, 16)

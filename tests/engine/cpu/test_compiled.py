@@ -3,7 +3,10 @@
 import errno
 import os
 import sys
+from collections import Counter
 from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,9 @@ import srmnist  # noqa: F401 – first: it makes Chainer import
 compiled = pytest.importorskip(
     "srmnist.engine.cpu.compiled", reason="Numba is not installed: there is no engine"
 )
+from numba.core.dispatcher import Dispatcher  # noqa: E402
+
+import srmnist.engine.cpu as engine  # noqa: E402
 
 
 def double(x):
@@ -100,6 +106,20 @@ def test_two_processes_that_fill_the_cache_at_once_both_compute_and_leave_it_who
     assert first(21) == 42
     assert not was_loaded(second)
     assert was_loaded(new_process())
+
+
+def test_each_compiled_function_has_a_name_of_its_own():
+    """A cache that several processes have filled may otherwise hold two functions under one symbol."""
+    folder = Path(engine.__path__[0])
+    modules = [import_module(f"{engine.__name__}.{file.stem}") for file in folder.glob("[!_]*.py")]
+    functions = {id(value): value for module in modules for value in vars(module).values()}
+    names = Counter(
+        (function.py_func.__module__, function.py_func.__qualname__)
+        for function in functions.values()
+        if isinstance(function, Dispatcher)
+    )
+    assert names.total() > 30
+    assert max(names.values()) == 1, names.most_common(3)
 
 
 def test_other_processors_and_other_sources_have_other_folders(folder, monkeypatch):
