@@ -122,7 +122,7 @@ def identity(settings: Settings, dataset: Dataset, processes: int = 1) -> dict[s
 
 
 def _digest(dataset: Dataset) -> str:
-    """A digest of the images; if it takes long, a line on stderr says so, if that is a terminal."""
+    """A checksum of the images; if it takes long, a line says so on stderr, if that is a terminal."""
     digest = hashlib.sha256()
     due = time.monotonic() + _SILENT
     for split in dataset:
@@ -147,4 +147,4 @@ def _pieces(split: Split) -> Iterator[np.ndarray]:
 def _say_reading(dataset: Dataset) -> None:
     if sys.stderr is not None and sys.stderr.isatty() and not launched_rank():
         size = sum(split.images.size for split in dataset)
-        sys.stderr.write(f"reading {size / 1e6:,.0f} MB of images: snapshots are of these only\n")
+        sys.stderr.write(f"computing a checksum of {size / 1e6:,.0f} MB of images: snapshots keep it\n")

@@ -114,7 +114,7 @@ def test_a_digest_that_takes_long_says_so_once(slow, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     identity = settings.identity(settings.Settings(), dataset)
     said = sys.stderr.getvalue()
-    assert said == ("reading 5 MB of images: snapshots are of these only\n" if slow else "")
+    assert said == ("computing a checksum of 5 MB of images: snapshots keep it\n" if slow else "")
     assert len(identity["data"]) == 64
 
 
