@@ -49,7 +49,7 @@ def weight_gradient(du: np.ndarray, inputs: int, outputs: int) -> np.ndarray:
     """The gradient of weights (outputs, inputs, 3, 3).
 
     `du` (slices, 36, inputs · outputs) are the gradients of their transform, a sum for each slice of the
-    batch.
+    batch. They are overwritten.
     """
     dw = np.empty((9, inputs * outputs), np.float32)
     passes.transform_weight_gradient(du, dw)

@@ -217,15 +217,13 @@ def input_gradient(g, a, gx, norm, flipped, scratch):
 @compiled
 def transform_weights(w, u):
     """Weights (filters, 9) → their Winograd transform, u (36, filters)."""
-    filters = len(w)
-    taps = np.empty((9, filters), np.float32)
-    for f in range(filters):
-        for tap in range(9):
-            taps[tap, f] = w[f, tap]
-    winograd.transform_filters(taps, u)
+    winograd.transform_filters(w, u)
 
 
 @compiled
 def transform_weight_gradient(du, dw):
-    """Gradients of transformed weights, du (slices, 36, filters), summed → of weights, dw (9, filters)."""
+    """Gradients of transformed weights, du (slices, 36, filters), summed → of weights, dw (9, filters).
+
+    `du` is overwritten.
+    """
     winograd.transform_filter_gradient(du, dw)

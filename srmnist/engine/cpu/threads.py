@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from numba import config
 
 _chosen: int | None = None  # see set_thread_count
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def thread_count() -> int:
@@ -32,7 +33,7 @@ def thread_count() -> int:
         return _chosen
     # Numba reads the variable again now and then, and here a number below one counts as not set.
     wanted = config.NUMBA_NUM_THREADS if config.NUMBA_NUM_THREADS > 0 else config.NUMBA_DEFAULT_NUM_THREADS
-    return math.ceil(min(wanted, _quota(Path("/sys/fs/cgroup"))))
+    return math.ceil(min(wanted, _quota(_CONTROL_GROUP)))
 
 
 def set_thread_count(count: int | None) -> None:

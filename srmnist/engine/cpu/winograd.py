@@ -134,33 +134,79 @@ def _store_six(x, at, stride, values):
     store(x, at + 5 * stride, v5)
 
 
+_BLOCK = 128  # filters whose taps are in the L1 cache at a time; divides both layers' numbers of filters
+
+
 @njit
-def transform_filters(taps, u):
-    """U = G g Gᵀ of all filters: `taps` (9, filters) → `u` (36, filters)."""
-    filters = taps.shape[1]
-    for f in range(0, filters, LANES):
-        for position in range(POSITIONS):
-            value = splat(np.float32(0))
+def transform_filters(w, u):
+    """U = G g Gᵀ of all filters: `w` (filters, 9) → `u` (36, filters)."""
+    filters = len(w)
+    taps = np.empty((9, _BLOCK), np.float32)
+    for start in range(0, filters, _BLOCK):
+        for f in range(_BLOCK):
             for tap in range(9):
-                factor = splat(_FILTER_TRANSFORM[9 * position + tap])
-                value = fma(factor, load(taps, tap * filters + f), value)
-            store(u, position * filters + f, value)
+                taps[tap, f] = w[start + f, tap]
+        for position in range(POSITIONS):
+            at = 9 * position
+            for f in range(0, _BLOCK, LANES):
+                value = splat(np.float32(0))
+                value = _add_row_of_taps(value, at, *load_three(taps, f, _BLOCK))
+                value = _add_row_of_taps(value, at + 3, *load_three(taps, 3 * _BLOCK + f, _BLOCK))
+                value = _add_row_of_taps(value, at + 6, *load_three(taps, 6 * _BLOCK + f, _BLOCK))
+                store(u, position * filters + start + f, value)
+
+
+@njit
+def _add_row_of_taps(value, at, g0, g1, g2):
+    """Add three taps of a filter times the elements of the transform from `at` on."""
+    value = fma(splat(_FILTER_TRANSFORM[at]), g0, value)
+    value = fma(splat(_FILTER_TRANSFORM[at + 1]), g1, value)
+    return fma(splat(_FILTER_TRANSFORM[at + 2]), g2, value)
 
 
 @njit
 def transform_filter_gradient(du, dw):
-    """dg = Gᵀ dU G of all filters: `du` (slices, 36, filters), summed over the slices → `dw` (9, filters)."""
+    """dg = Gᵀ dU G of all filters, summed: `du` (slices, 36, filters) → `dw` (9, filters).
+
+    The sum over the slices replaces du[0]. It is a loop of its own, because it then reads memory in order.
+    """
     slices, _, filters = du.shape
+    if slices > 1:
+        for f in range(0, POSITIONS * filters, LANES):
+            value = load(du, f)
+            for i in range(1, slices):
+                value = value + load(du, i * POSITIONS * filters + f)
+            store(du, f, value)
+    zero = splat(np.float32(0))
     for f in range(0, filters, LANES):
-        for tap in range(9):
-            store(dw, tap * filters + f, splat(np.float32(0)))
+        top = middle = bottom = (zero, zero, zero)
         for position in range(POSITIONS):
             value = load(du, position * filters + f)
-            for i in range(1, slices):
-                value = value + load(du, (i * POSITIONS + position) * filters + f)
-            for tap in range(9):
-                at = tap * filters + f
-                store(dw, at, fma(splat(_FILTER_TRANSFORM[9 * position + tap]), value, load(dw, at)))
+            at = 9 * position
+            top = _add_to_row_of_taps(*top, at, value)
+            middle = _add_to_row_of_taps(*middle, at + 3, value)
+            bottom = _add_to_row_of_taps(*bottom, at + 6, value)
+        _store_three(dw, f, filters, top)
+        _store_three(dw, 3 * filters + f, filters, middle)
+        _store_three(dw, 6 * filters + f, filters, bottom)
+
+
+@njit
+def _add_to_row_of_taps(g0, g1, g2, at, value):
+    """The transpose of `_add_row_of_taps`."""
+    return (
+        fma(splat(_FILTER_TRANSFORM[at]), value, g0),
+        fma(splat(_FILTER_TRANSFORM[at + 1]), value, g1),
+        fma(splat(_FILTER_TRANSFORM[at + 2]), value, g2),
+    )
+
+
+@njit
+def _store_three(x, at, stride, values):
+    v0, v1, v2 = values
+    store(x, at, v0)
+    store(x, at + stride, v1)
+    store(x, at + 2 * stride, v2)
 
 
 @njit
