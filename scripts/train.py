@@ -52,7 +52,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_out_flag()
     add = parser.add_argument
     add("-e", "--epoch", type=cli.positive, default=10, help="epochs (default: 10)")
-    add("-b", "--batchsize", type=cli.positive, default=64, help="images a step (default: 64)")
+    batchsize_help = "images a step (default: 64, or 32 with --recipe tuned)"
+    add("-b", "--batchsize", type=cli.positive, help=batchsize_help)
     add(
         "-r",
         "--resume",

@@ -14,18 +14,30 @@ from srmnist.model import CNNAE
 
 ARTICLE, TUNED = "article", "tuned"
 RECIPES = (ARTICLE, TUNED)
+BATCHSIZES = {ARTICLE: 64, TUNED: 32}  # images a step, unless the user asks for another number
 
 # The constants of "tuned" were chosen by training on MNIST's first 50,000 training images and comparing the
 # errors on the other 10,000. The test images were not used.
 _PEAK = 0.06  # Adam's alpha, at the peak
-_MUON_PEAK = 0.2
+_MUON_PEAK = 0.4
 _WARM_UP = 0.3  # fraction of the whole run
+_BIAS = -2.0  # of conv4, at the start. The sigmoid of -2 is 0.12; the mean intensity of MNIST is 0.13.
 
 # K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024: five iterations of
 # Newton-Schulz with a quintic polynomial of these coefficients.
 _ITERATIONS = 5
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _MOMENTUM = 0.9  # 0.95 there
+
+
+def prepare(recipe: str, model: CNNAE) -> None:
+    """Change a model's random initial weights to those that a recipe starts from.
+
+    "article" changes nothing. With "tuned", the model's first outputs are nearly as dark as the images of
+    MNIST are on average, so the first steps need not learn to make most pixels black.
+    """
+    if recipe == TUNED:
+        model.conv4.b.array.fill(_BIAS)
 
 
 def make_optimizer(recipe: str, model: CNNAE) -> chainer.Optimizer:
@@ -115,7 +127,7 @@ def orthogonalise(matrix: NdArray) -> NdArray:
 
 
 class OneCycle(training.Extension):
-    """Trainer extension: Adam's alpha rises linearly to its peak, and falls to zero along a cosine.
+    """Trainer extension: Adam's alpha rises linearly to its peak, and falls linearly to zero.
 
     Alpha follows from the iteration alone, so a snapshot does not hold it. (L. N. Smith and N. Topin,
     "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates", 2018.)
@@ -142,6 +154,4 @@ class OneCycle(training.Extension):
 
 def rise_and_fall(progress: float) -> float:
     """The rate, as a fraction of its peak, at a fraction of the run in (0, 1]."""
-    if progress < _WARM_UP:
-        return progress / _WARM_UP
-    return (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP))) / 2
+    return min(progress / _WARM_UP, (1 - progress) / (1 - _WARM_UP))

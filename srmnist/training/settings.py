@@ -13,7 +13,7 @@ from srmnist.data import Dataset, Split
 from srmnist.degradation import check_size
 from srmnist.system.errors import UserError
 from srmnist.system.mpiexec import launched_rank
-from srmnist.training.recipes import ARTICLE, RECIPES
+from srmnist.training.recipes import ARTICLE, BATCHSIZES, RECIPES
 
 # ChainerMN's: MPI, array by array; MPI, all arrays at once (GPU only); NCCL (GPU only).
 COMMUNICATORS = ("naive", "flat", "pure_nccl")
@@ -28,7 +28,7 @@ class Settings:
     epoch : int
         Passes over the training images.
     batchsize : int
-        Images a step.
+        Images a step. By default 64, or 32 with the recipe "tuned".
     seed : int
         Fixes the initial weights and every epoch's shuffle.
     size : int
@@ -49,7 +49,7 @@ class Settings:
     """
 
     epoch: int = 10
-    batchsize: int = 64
+    batchsize: int = None  # type: ignore[assignment]  # __post_init__ sets it
     seed: int = 0
     size: int = 10
     data: str | None = None
@@ -60,6 +60,8 @@ class Settings:
     sync_bn: bool = False
 
     def __post_init__(self) -> None:
+        if self.batchsize is None:  # an unknown recipe is refused below
+            object.__setattr__(self, "batchsize", BATCHSIZES.get(self.recipe, BATCHSIZES[ARTICLE]))
         for name, least, most in (
             ("epoch", 1, 2**31 - 1),
             ("batchsize", 1, 2**31 - 1),

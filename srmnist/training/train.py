@@ -130,7 +130,7 @@ def train(
         # Every loss is checked; NumPy's warnings of an overflow on the way to a NaN would say it twice.
         held.enter_context(np.errstate(all="ignore"))
         held.enter_context(_gpu_errors(device, settings, dataset))
-        model = process.model(initial_model(settings.seed))
+        model = process.model(initial_model(settings.seed, settings.recipe))
         model.to_device(device)
         pairs, test_pairs = (Pairs(split.images, settings.size, split.require_intact) for split in dataset)
         watched = terminal is None and process.leads and in_notebook()

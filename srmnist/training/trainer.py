@@ -16,7 +16,7 @@ from srmnist.training.divergence import StopIfDiverged
 from srmnist.training.pairs import Pairs
 from srmnist.training.process import Process
 from srmnist.training.progress import PrintReport, ProgressBar
-from srmnist.training.recipes import TUNED, OneCycle, make_optimizer
+from srmnist.training.recipes import ARTICLE, TUNED, OneCycle, make_optimizer, prepare
 from srmnist.training.reports import LogReport, LossCurve
 from srmnist.training.settings import Settings
 
@@ -36,14 +36,16 @@ class EpochShuffle:
         return shuffled
 
 
-def initial_model(seed: int) -> CNNAE:
-    """CNNAE with the initial weights of a seed; NumPy's global random generator keeps its state."""
+def initial_model(seed: int, recipe: str = ARTICLE) -> CNNAE:
+    """CNNAE with a recipe's initial weights of a seed; NumPy's global random generator keeps its state."""
     state = np.random.get_state()
     np.random.seed(seed)
     try:
-        return CNNAE()
+        model = CNNAE()
     finally:
         np.random.set_state(state)
+    prepare(recipe, model)
+    return model
 
 
 def build_trainer(
@@ -55,7 +57,7 @@ def build_trainer(
     terminal: TextIO,
     process: Process = Process(),  # noqa: B008 – it has no state
 ) -> training.Trainer:
-    """The article's trainer: batches of 64, an evaluation each epoch, and the recipe's optimiser.
+    """The article's trainer: an evaluation each epoch, and the recipe's optimiser.
 
     Parameters
     ----------

@@ -227,8 +227,8 @@ def test_the_evaluation_follows_the_weights_and_leaves_the_gradients_alone(on_de
 def test_diverged_run_stops_and_leaves_no_snapshot_of_it(on_device, data, tmp_path, monkeypatch):
     """As on the CPU: the first convolution overflows, and the loss must say so."""
 
-    def diverged(seed):
-        model = initial_model(seed)
+    def diverged(seed, recipe):
+        model = initial_model(seed, recipe)
         model.conv1.W.array[...] = 3e38
         return model
 
