@@ -17,7 +17,7 @@ from chainer.types import NdArray
 from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Polygon
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Affine2D
 
 from srmnist.model import CNNAE
@@ -217,6 +217,27 @@ def draw_losses(log: Sequence[Mapping[str, float]]) -> Figure:
         ax.plot(epochs, [entry[name] for entry in log], marker="x", label=name)
     ax.set(xlabel="epoch", ylabel="mean squared error")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(ax)
+    return figure
+
+
+@_with_defaults
+def draw_quality(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """The error of several ways to train against the time that they take.
+
+    Parameters
+    ----------
+    curves : mapping of str to sequence of (float, float)
+        For each way, (seconds, validation MSE) by increasing seconds.
+    """
+    figure = Figure(figsize=(6.4, 4.0), dpi=_PLOT_DPI, layout="constrained")
+    ax = figure.subplots()
+    for name, points in curves.items():
+        ax.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
+    ax.set(xlabel="seconds", ylabel="validation MSE", xscale="log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
     _finish(ax)
     return figure
 
