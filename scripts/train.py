@@ -66,7 +66,10 @@ def parse_args() -> argparse.Namespace:
     add("--seed", type=cli.seed, default=0, help="of weights and shuffle (default: 0)")
     parser.add_data_flag()
     add("--size", type=cli.positive, default=10, help="shrink to SIZE×SIZE (default: 10)")
-    recipe_help = "how to train: as the article does (default), or better at the same cost"
+    recipe_help = (
+        "how to train: as the article does (default), or better: '--recipe tuned --epoch 1' gives a "
+    )
+    recipe_help += "lower error than ten epochs of the article, in about half a minute on two cores"
     add("--recipe", choices=["article", "tuned"], default="article", help=recipe_help)
     add(
         "--snapshot-every",

@@ -154,6 +154,7 @@ def test_help_names_every_flag(script, tmp_path):
         ("restore.py", "-o --model --out --gpu --size --invert --no-degrade"),
         ("export_onnx.py", "-o --model --out"),
         ("plot_sizes.py", "-o --out"),
+        ("plot_quality.py", "-o --out --benchmark"),
     ):
         done = script(name, "--help", cwd=tmp_path)
         assert done.returncode == 0
@@ -225,6 +226,7 @@ BAD = {
         "plot_sizes.py metrics.json --out link.json",
         "link.json: this file is an input",
     ),
+    "no logs of runs": ("plot_quality.py empty --out new/quality.png", "empty"),
     "absent report": ("plot_sizes.py absent.json --out new/sizes.png", "absent.json"),
     "report that is none": ("plot_sizes.py file --out new/sizes.png", "file"),
     "negative seed of figures": ("show_results.py --model good.npz --seed -1 --out new", "--seed"),
