@@ -160,6 +160,26 @@ def test_the_first_page_compares_the_recipes_as_results_does(name):
         if row[0] in ("`article`", "`tuned`")
     ]
     assert sorted(shown) == sorted(means[:2])
+    seconds = {f"{last('quiet', recipe)['elapsed_time']:.0f}" for recipe in ("article", "tuned")}
+    sentence = re.search(r"\(([^()]*AMD EPYC[^()]*)\)|（([^（）]*AMD EPYC[^（）]*)）", text(name))
+    assert seconds <= set(re.findall(r"\d+", sentence[0]))
+
+
+def test_tuned_elsewhere_is_as_evaluated():
+    rows = {row[0]: row[1:] for row in table_rows(text("results/README.md"))}
+    for label, article, tuned in (
+        ("Fashion-MNIST", "fashion", "fashion"),
+        ("7×7", "sizes/7", "7"),
+        ("14×14", "sizes/14", "14"),
+    ):
+        files = [ROOT / "results" / article, ROOT / "results" / "recipes" / "elsewhere" / tuned]
+        both = [json.loads((file / "metrics.json").read_text())["rows"]["restored"] for file in files]
+        shown = [
+            f"{restored[name]:.{digits}f}"
+            for name, digits in (("mse", 6), ("psnr_mean", 3), ("readability", 3))
+            for restored in both
+        ]
+        assert rows[label] == shown
 
 
 def test_both_languages_give_the_same_commands_figures_and_links():
