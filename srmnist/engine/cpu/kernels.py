@@ -50,6 +50,20 @@ def pad(image, padded):
 
 
 @njit
+def pad_rows(image, first, padded):
+    """Copy the rows of an image of one channel (H, W) from `first` on into (PH, PW), after a zero column.
+
+    Rows outside the image are zero.
+    """
+    height, width = image.shape
+    for y in range(len(padded)):
+        if 0 <= first + y < height:
+            padded[y, 1 : 1 + width] = image[first + y]
+        else:
+            padded[y] = 0
+
+
+@njit
 def pad_activation(a, normalisation, padded):
     """Write ReLU(normalised `a`) of one image into a padded image."""
     height, width, channels = a.shape
@@ -64,6 +78,23 @@ def pad_activation(a, normalisation, padded):
                 store(padded, to, where_positive(h, h))
                 at += channels
                 to += channels
+
+
+@njit
+def clear(padded, first, last):
+    """Fill the rows `first` to `last` of a padded image with zeros."""
+    _, width, channels = padded.shape
+    for at in range(first * width * channels, last * width * channels, LANES):
+        store(padded, at, splat(np.float32(0)))
+
+
+@njit
+def move_up(padded, rows):
+    """Move a padded image up by so many rows; the last rows keep what they have."""
+    height, width, channels = padded.shape
+    row = width * channels
+    for at in range(0, (height - rows) * row, LANES):
+        store(padded, at, load(padded, at + rows * row))
 
 
 @njit

@@ -33,10 +33,20 @@ def transformed(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     They are (36, panels, inputs, panel width) for the convolution and (36, panels, outputs, panel width) for
     its gradient: `products.panel_width` columns of a matrix lie together.
     """
-    outputs, inputs = w.shape[:2]
-    u = np.empty((POSITIONS, outputs, inputs), np.float32)
-    passes.transform_weights(for_numba(w).reshape(-1, 9), u.reshape(POSITIONS, -1))
+    u = _transform(w)
     return _in_panels(u.swapaxes(1, 2)), _in_panels(u)
+
+
+def transformed_forward(w: np.ndarray) -> np.ndarray:
+    """The first of `transformed`."""
+    return _in_panels(_transform(w).swapaxes(1, 2))
+
+
+def _transform(w: np.ndarray) -> np.ndarray:
+    """Winograd's transform of weights (outputs, inputs, 3, 3): (36, outputs, inputs)."""
+    u = np.empty((POSITIONS, *w.shape[:2]), np.float32)
+    passes.transform_weights(for_numba(w).reshape(-1, 9), u.reshape(POSITIONS, -1))
+    return u
 
 
 def _in_panels(matrices: np.ndarray) -> np.ndarray:

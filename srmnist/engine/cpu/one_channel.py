@@ -74,31 +74,41 @@ def spread_gradient(padded, g, dw):
 def gather(a, normalisation, rectify, weights, bias, rows, out):
     """Convolve normalised `a` (H, W, C) into one channel, (H, W).
 
-    A ReLU comes between the two if `rectify` is set. `rows` (3, W + 2, C) is scratch memory for three padded
-    rows, which stay in the L1 cache. Their left and right borders must be zero.
+    A ReLU comes between the two if `rectify` is set. `rows` is as in `gather_row`.
     """
-    height, width, channels = a.shape
-    size = (width + 2) * channels
+    height = len(a)
     rows[2] = 0
-    _normalise_row(a, 0, normalisation, rectify, rows, 0)
-    for y in range(height):
-        top, middle, bottom = (y + 2) % 3, y % 3, (y + 1) % 3
-        if y + 1 < height:
-            _normalise_row(a, y + 1, normalisation, rectify, rows, bottom)
+    for y in range(height + 1):
+        if y < height:
+            normalise_row(a, y, normalisation, rectify, rows, y % 3)
         else:
-            rows[bottom] = 0
-        for x in range(width):
-            first = second = third = splat(np.float32(0))
-            for c in range(0, 3 * channels, LANES):
-                p = x * channels + c
-                first = fma(load(rows, top * size + p), load(weights, c), first)
-                second = fma(load(rows, middle * size + p), load(weights, 3 * channels + c), second)
-                third = fma(load(rows, bottom * size + p), load(weights, 6 * channels + c), third)
-            out[y, x] = bias + total(first + second + third)
+            rows[y % 3] = 0
+        if y > 0:
+            gather_row(rows, y - 1, 0, weights, bias, out[y - 1])
 
 
 @njit
-def _normalise_row(a, y, normalisation, rectify, rows, row):
+def gather_row(rows, y, first, weights, bias, out):
+    """Convolve three rows into row `y` of one channel, `out`, from the column `first` on.
+
+    `rows` (3, W + 2, C) is scratch memory for three padded rows, which stay in the L1 cache. It holds the
+    rows y − 1, y and y + 1, each at its number modulo 3. Their left and right borders must be zero.
+    """
+    _, padded_width, channels = rows.shape
+    size = padded_width * channels
+    top, middle, bottom = (y + 2) % 3, y % 3, (y + 1) % 3
+    for x in range(len(out)):
+        one = two = three = splat(np.float32(0))
+        for c in range(0, 3 * channels, LANES):
+            p = (first + x) * channels + c
+            one = fma(load(rows, top * size + p), load(weights, c), one)
+            two = fma(load(rows, middle * size + p), load(weights, 3 * channels + c), two)
+            three = fma(load(rows, bottom * size + p), load(weights, 6 * channels + c), three)
+        out[x] = bias + total(one + two + three)
+
+
+@njit
+def normalise_row(a, y, normalisation, rectify, rows, row):
     """Write row `y` of the normalised image into one of the padded rows."""
     _, width, channels = a.shape
     at, to = y * width * channels, (row * (width + 2) + 1) * channels

@@ -21,7 +21,17 @@ from numba import njit
 
 from srmnist.engine.cpu import kernels, one_channel, winograd
 from srmnist.engine.cpu.compiled import compiled
-from srmnist.engine.cpu.geometry import C1, C2, C3, padded_shape, scratch_sizes
+from srmnist.engine.cpu.geometry import (
+    C1,
+    C2,
+    C3,
+    STRIDE,
+    evaluation_rows,
+    evaluation_sizes,
+    padded_shape,
+    scratch_sizes,
+    with_halo,
+)
 
 
 class _Scratch(NamedTuple):
@@ -91,36 +101,123 @@ def forward_last(a, z, normalisation, weights, bias, scratch):
         one_channel.gather(a[i], normalisation, True, weights, bias[0], rows, z[i])
 
 
+class _Windows(NamedTuple):
+    """A thread's scratch memory in evaluation, divided as in `geometry.evaluation_sizes`. All is flat."""
+
+    padded1: np.ndarray
+    padded2: np.ndarray
+    padded3: np.ndarray
+    output: np.ndarray
+    gathered: np.ndarray
+    tiles: kernels.Tiles
+
+
+@njit
+def _divide_windows(scratch, height, width):
+    size1, size2, size3, output, gathered = evaluation_sizes(height, width)
+    end1, end2, end3 = size1, size1 + size2, size1 + size2 + size3
+    end4, end5 = end3 + output, end3 + output + gathered
+    return _Windows(
+        scratch[:end1],
+        scratch[end1:end2],
+        scratch[end2:end3],
+        scratch[end3:end4],
+        scratch[end4:end5],
+        kernels.divide_band(scratch[end5:], height, width),
+    )
+
+
 @compiled
-def evaluate(x, z, normalisations, w1, u2, u3, w4, bias, scratch):
+def evaluate(x, z, blocks, first, last, normalisations, w1, u2, u3, w4, bias, scratch):
     """The network up to the sigmoid, with fixed statistics: x (N, H, W) → z (N, H, W).
 
-    `normalisations` are the three layers' normalisations, one after the other, flat.
+    `normalisations` are the three layers' normalisations, one after the other, flat. The pass computes the
+    blocks with the numbers `first` to `last`; each image has the `blocks` (n, 4) of `geometry.Grid`.
     """
-    images, height, width = x.shape
-    own = _divide(scratch, height, width)
-    padded_height, padded_width = padded_shape(height, width)
-    size = padded_height * padded_width
-    padded1 = _zeros(own.padded, (padded_height, padded_width))
-    padded2 = _zeros(own.padded[size:], (padded_height, padded_width, C1))
-    padded3 = _zeros(own.padded[(1 + C1) * size :], (padded_height, padded_width, C2))
-    rows = _zeros(own.other_padded, (3, width + 2, C3))
-    image1 = _as_shape(own.image, (height, width, C1))
-    image2 = _as_shape(own.image, (height, width, C2))
-    image3 = _as_shape(own.image, (height, width, C3))
-    n1, n2, n3 = (
-        normalisations[: 3 * C1],
-        normalisations[3 * C1 : 3 * (C1 + C2)],
-        normalisations[3 * (C1 + C2) :],
-    )
-    for i in range(images):
-        kernels.pad(x[i], padded1)
-        one_channel.spread(padded1, w1, image1)
-        kernels.pad_activation(image1, n1, padded2)
-        kernels.convolve(padded2, u2, own.tiles, image2)
-        kernels.pad_activation(image2, n2, padded3)
-        kernels.convolve(padded3, u3, own.tiles, image3)
-        one_channel.gather(image3, n3, True, w4, bias[0], rows, z[i])
+    _, height, width = x.shape
+    shape = (0, 0)
+    for number in range(first, last):
+        i = number // len(blocks)
+        top, bottom, left, right = blocks[number % len(blocks)]
+        first_row, last_row = with_halo(top, bottom, height)
+        first_column, last_column = with_halo(left, right, width)
+        before = shape
+        shape = (last_row - first_row, last_column - first_column)
+        _evaluate_block(
+            x[i, first_row:last_row, first_column:last_column],
+            z[i, top:bottom, left:right],
+            shape != before,
+            top - first_row,
+            left - first_column,
+            normalisations,
+            w1,
+            u2,
+            u3,
+            w4,
+            bias[0],
+            scratch,
+        )
+
+
+@njit
+def _evaluate_block(x, z, anew, above, before, normalisations, w1, u2, u3, w4, bias, scratch):
+    """The network up to the sigmoid for a block x (H, W) with its halo → z, the block without the halo.
+
+    `anew` says that the scratch memory comes from no block of the same shape: its borders are not zero yet.
+    `above` and `before` are the halo's rows above `z` and its columns before it. Each layer computes some
+    rows at a time, and keeps only those that the next layer still needs.
+    """
+    height, width = x.shape
+    own = _divide_windows(scratch, height, width)
+    padded_width = padded_shape(height, width)[1]
+    rows = evaluation_rows(height, width)
+    n1 = normalisations[: 3 * C1]
+    n2 = normalisations[3 * C1 : 3 * (C1 + C2)]
+    n3 = normalisations[3 * (C1 + C2) :]
+    if anew:
+        scratch[:] = 0
+    padded1 = _as_shape(own.padded1, (rows + STRIDE + 3, padded_width))
+    padded2 = _as_shape(own.padded2, (rows + STRIDE + 2, padded_width, C1))
+    padded3 = _as_shape(own.padded3, (rows + STRIDE + 2, padded_width, C2))
+    gathered = _as_shape(own.gathered, (3, width + 2, C3))
+    kernels.clear(padded2, 0, 1)
+    kernels.clear(padded3, 0, 1)
+    kernels.clear(gathered, 2, 3)
+    done1 = done2 = done3 = 0  # rows that the convolutions have computed
+    while done3 < height:
+        # A convolution needs one row more of the one before; conv2 computes whole tiles.
+        until3 = min(done3 + rows, height)
+        until2 = min(until3 + STRIDE, height)
+        until1 = min(until2 + 1, height)
+
+        if until1 > done1:
+            kernels.pad_rows(x, done1 - 1, padded1[: until1 - done1 + 2])
+            output1 = _as_shape(own.output, (until1 - done1, width, C1))
+            one_channel.spread(padded1, w1, output1)
+            kernels.pad_activation(output1, n1, padded2[done1 - done2 :])
+            if until1 == height:
+                kernels.clear(padded2, until1 - done2 + 1, len(padded2))
+
+        if until2 > done2:
+            output2 = _as_shape(own.output, (until2 - done2, width, C2))
+            kernels.convolve(padded2, u2, own.tiles, output2)
+            kernels.pad_activation(output2, n2, padded3[done2 - done3 :])
+            if until2 == height:
+                kernels.clear(padded3, until2 - done3 + 1, len(padded3))
+            kernels.move_up(padded2, until2 - done2)
+
+        output3 = _as_shape(own.output, (until3 - done3, width, C3))
+        kernels.convolve(padded3, u3, own.tiles, output3)
+        kernels.move_up(padded3, until3 - done3)
+
+        for y in range(done3, until3 + (until3 == height)):
+            if y < height:
+                one_channel.normalise_row(output3, y - done3, n3, True, gathered, y % 3)
+            else:
+                kernels.clear(gathered, y % 3, y % 3 + 1)
+            if above <= y - 1 < above + len(z):
+                one_channel.gather_row(gathered, y - 1, before, w4, bias, z[y - 1 - above])
+        done1, done2, done3 = until1, until2, until3
 
 
 @compiled

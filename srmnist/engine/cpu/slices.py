@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from srmnist.engine.cpu import memory, threads
-from srmnist.engine.cpu.geometry import scratch_size
+from srmnist.engine.cpu.geometry import evaluation_grid, scratch_size
 
 # Each slice has its own sum of weight gradients, and the rounding of a sum depends on its summands. With a
 # constant number of slices, any number of threads gives the same bits. At most this many threads can compute
@@ -47,5 +47,28 @@ def for_each_slice(
         part = slice(batch * i // count, batch * (i + 1) // count)
         own_sum = () if sums is None else (sums[i],)
         compute(*(array[part] for array in images), *constants, *own_sum, memory.scratch(size))
+
+    threads.run(compute_slice, count)
+
+
+def for_each_block(
+    compute: Callable[..., None], x: np.ndarray, z: np.ndarray, constants: Sequence[np.ndarray]
+) -> None:
+    """Let `passes.evaluate` compute the blocks of a batch's images on all threads.
+
+    Parameters
+    ----------
+    compute : function (x, z, blocks, first, last, *constants, scratch)
+    x, z : ndarray, (B, H, W)
+    constants : sequence of ndarray
+    """
+    batch, height, width = x.shape
+    grid = evaluation_grid(height, width)
+    total = batch * len(grid.blocks)
+    count = min(total, max(_SUMMED_SLICES, 2 * threads.thread_count()))
+
+    def compute_slice(i: int) -> None:
+        numbers = total * i // count, total * (i + 1) // count
+        compute(x, z, grid.blocks, *numbers, *constants, memory.scratch(grid.scratch))
 
     threads.run(compute_slice, count)

@@ -21,6 +21,8 @@ from numba import config
 _chosen: int | None = None  # see set_thread_count
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
+
 
 def thread_count() -> int:
     """Number of threads that compute.
@@ -63,6 +65,8 @@ def run(task: Callable[[int], None], count: int) -> None:
     The first error of a call is raised here. After an interruption (Ctrl-C), no further call is made, but
     calls may still be running: they hold the task, and with it the arrays that they write to.
     """
+    if count == 1:
+        return task(0)
     work = _Work(task, count)
     try:
         _team.help(work, min(thread_count(), count) - 1)

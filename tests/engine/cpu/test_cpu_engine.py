@@ -253,6 +253,55 @@ def test_an_image_takes_the_scratch_memory_of_one_thread(with_threads, monkeypat
     aligned = memory.aligned
     monkeypatch.setattr(memory, "aligned", lambda size: taken.append(size) or aligned(size))
     with_threads(16)
+    evaluate(make_model(14), images(14, (1, 29, 31))[0])
+    assert taken == [geometry.evaluation_grid(29, 31).scratch]
+
+
+def evaluate(model, x):
     with chainer.using_config("train", False), chainer.no_backprop_mode():
-        make_model(14).forward(images(14, (1, 29, 31))[0])
-    assert taken == [geometry.scratch_size(29, 31)]
+        return model.forward(x).array
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 137), (1, 300, 5), (1, 137, 138), (2, 193, 259), (1, 260, 402)])
+def test_large_images_in_blocks_equal_plain_chainer(with_threads, shape):
+    x, model = images(15, shape)[0], make_model(15)
+    with chainer.using_config("plain", True):
+        expected = evaluate(model, x)
+    with_threads(1)
+    one = evaluate(model, x)
+    np.testing.assert_allclose(one, expected, atol=2e-5)
+    with_threads(3)
+    np.testing.assert_array_equal(evaluate(model, x), one)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (28, 28), (193, 136), (97, 137), (1000, 999), (4, 20_000)]
+)
+def test_blocks_cover_each_pixel_once_and_begin_at_whole_tiles(height, width):
+    from srmnist.engine.cpu import geometry
+
+    covered = np.zeros((height, width), np.uint8)
+    for top, bottom, left, right in geometry.evaluation_grid(height, width).blocks:
+        assert top % geometry.STRIDE == left % geometry.STRIDE == 0
+        covered[top:bottom, left:right] += 1
+    assert (covered == 1).all()
+
+
+def test_scratch_memory_does_not_grow_with_the_image():
+    from srmnist.engine.cpu import geometry
+
+    for shape in [(28, 28), (100, 100), (135, 5000), (5000, 135), (3000, 3000), (7000, 7001)]:
+        assert 4 * geometry.evaluation_grid(*shape).scratch < 2_000_000
+
+
+def test_evaluation_follows_every_change_of_the_weights_and_statistics():
+    """It keeps what it has computed of the weights; a change in place must not be missed."""
+    x, model = images(16, (2, 10, 11))[0], make_model(16)
+    arrays = [param.array for param in model.params()]
+    for link in (model.bn1, model.bn2, model.bn3):
+        arrays += [link.avg_mean, link.avg_var]
+    for array in arrays:
+        array.ravel()[-1] += 0.5
+        with chainer.using_config("plain", True):
+            expected = evaluate(model, x)
+        np.testing.assert_allclose(evaluate(model, x), expected, atol=2e-5)
