@@ -8,10 +8,11 @@ from typing import Any
 from srmnist.benchmark import images, machine, measure
 from srmnist.benchmark.comparison import machine_lines, require_numba, start
 from srmnist.benchmark.variants import PLAIN, TUNED_ENGINE, available
-from srmnist.benchmark.workers import Team, team
+from srmnist.benchmark.workers import team
 
 _BATCHES = (1, 4, 16, 64, 256, 1024)
 _SIDES = (28, 64, 128, 256, 512, 1024, 2048, 4096)
+_ALONE = 2048
 _TRAINED_SIDES = (28, 64, 128, 256)
 _TRAINED_PIXELS = 2**18  # of a batch, whatever its images' size
 _BATCH = 64
@@ -70,24 +71,35 @@ def by_cores(names: list[str], rounds: int) -> list[Row]:
 
 
 def by_side(names: list[str], rounds: int) -> list[Row]:
-    """Milliseconds to restore one square image, and megabytes beyond the image's, by its side."""
+    """Milliseconds to restore one square image, and megabytes beyond the image's, by its side.
+
+    The memory that libraries keep does not suffice for all of them at once, so the largest images have a new
+    process for each variant, and no turns: a run takes seconds there.
+    """
+    rows = _restored(names, [side for side in _SIDES if side < _ALONE], rounds)
+    for side in (side for side in _SIDES if side >= _ALONE):
+        for name in names:
+            rows += _restored([name], [side], 1)
+    return rows
+
+
+def _restored(names: list[str], sides: list[int], rounds: int) -> list[Row]:
+    rows = []
     with team(names) as members:
         members.ask("large", side=min(_SIDES), images=1)
         members.times(("evaluate",), 1, 1)
-        if measure.can_forget_peak():
+        tells = measure.can_forget_peak()
+        if tells:
             members.ask("remember_memory")
-        return [row for side in _SIDES for row in _restored(members, side, rounds)]
-
-
-def _restored(members: Team, side: int, rounds: int) -> list[Row]:
-    members.ask("large", side=side, images=1)
-    if measure.can_forget_peak():
-        members.ask("forget_peak")
-    rows = _rows(members.times(("evaluate",), 1, rounds), {"side": side})
-    if measure.can_forget_peak():
-        more = members.ask("more_memory")
-        for row in rows:
-            row["more_memory_mb"] = round(more[row["variant"]], 1)
+        for side in sides:
+            members.ask("large", side=side, images=1)
+            if tells:
+                members.ask("forget_peak")
+            found = _rows(members.times(("evaluate",), 1, rounds, warmup=0), {"side": side})
+            more = members.ask("more_memory") if tells else {}
+            rows += [
+                row | ({"more_memory_mb": round(more[row["variant"]], 1)} if more else {}) for row in found
+            ]
     return rows
 
 

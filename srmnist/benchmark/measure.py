@@ -16,8 +16,8 @@ from chainer.backends import cuda
 from srmnist.benchmark.variants import Chosen, Variant
 
 _SIDE = 28
-# A turn is a pause, in which the threads of the variant before stop spinning, one run that is not counted,
-# and up to four measurements; fewer if these take long.
+# A turn is a pause, in which the threads of the variant before stop spinning (onnxruntime's do so for 40 ms),
+# one run that is not counted, and up to four measurements; fewer if these take long.
 _PAUSE, _TURN, _ENOUGH_S = 0.05, 4, 0.5
 _SHORTEST_S = 0.01  # of a measurement: a shorter run is repeated
 GPU_RUNS = 50  # in one measurement on a GPU, which works on while the host is ahead

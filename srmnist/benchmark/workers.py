@@ -126,6 +126,8 @@ def team(
     """Start a worker for each name, on so many cores where the system can bind processes to cores."""
     with ExitStack() as stack:
         workers = {}
+        if sys.stderr.isatty():
+            sys.stderr.write(f"starting {len(names)} variants, each in a process of its own\n")
         with _bound(cores):
             for name in names:
                 workers[name] = Worker(name, environment)

@@ -102,6 +102,7 @@ def test_a_variant_that_computes_something_else_is_refused(wrong):
 @needs_numba
 def test_growth_by_side_tells_time_and_memory_of_one_image(monkeypatch):
     monkeypatch.setattr(growth, "_SIDES", (28, 300))
+    monkeypatch.setattr(growth, "_ALONE", 300)
     small, large = growth.by_side([variants.ENGINE], rounds=1)
     assert (small["side"], large["side"]) == (28, 300)
     assert 0 < small["evaluate_ms"] < large["evaluate_ms"]
