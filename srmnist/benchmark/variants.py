@@ -19,6 +19,7 @@ from srmnist.system.errors import UserError, first_line
 from srmnist.training.pairs import Pairs
 from srmnist.training.recipes import ARTICLE, TUNED, make_optimizer
 from srmnist.training.trainer import initial_model
+from srmnist.training.updater import update
 
 ENGINE, TUNED_ENGINE, PLAIN = "srmnist engine", "engine, recipe tuned", "plain Chainer"
 UNCAPTURED = "engine uncaptured"
@@ -151,21 +152,18 @@ def _chainer_variant(
     model = optimizer.target
     xp = model.xp
     inputs, targets = (xp.asarray(images) for images in (inputs, targets))
+    reporter = chainer.Reporter()
+    reporter.add_observer("main", model)
 
     def select(chosen: Chosen) -> Any:
         return chosen if isinstance(chosen, slice) else xp.asarray(chosen)
 
     def step(chosen: Chosen) -> Any:
         chosen = select(chosen)
-        losses: list[Any] = []
-
-        def loss(x: Any, t: Any) -> chainer.Variable:
-            losses.append(model(x, t))
-            return losses[-1]
-
-        with chainer.using_config("plain", plain):
-            optimizer.update(loss, inputs[chosen], targets[chosen])
-        return losses[0].array
+        observation: dict[str, Any] = {}
+        with chainer.using_config("plain", plain), reporter.scope(observation):
+            update(optimizer, inputs[chosen], targets[chosen])
+        return chainer.as_array(observation["main/loss"])
 
     def evaluate(chosen: Chosen) -> Any:
         chosen = select(chosen)

@@ -32,12 +32,18 @@ def accelerated(forward: Callable[..., chainer.Variable]) -> Callable[..., chain
 
     @functools.wraps(forward)
     def restored(model, x):
-        engine = None if chainer.config.plain else _engine(chainer.as_array(x))
-        if engine is None or not _fits(engine, model, x):
+        engine = engine_of(model, x)
+        if engine is None:
             return forward(model, x)
         return engine.Restore(model).apply([x, *parameters(model)])[0]
 
     return restored
+
+
+def engine_of(model: chainer.Chain, x: chainer.Variable | np.ndarray) -> ModuleType | None:
+    """The engine that computes ``model.forward(x)``; None if the article's functions do."""
+    engine = None if chainer.config.plain else _engine(chainer.as_array(x))
+    return engine if engine is not None and _fits(engine, model, x) else None
 
 
 def _engine(array: object) -> ModuleType | None:

@@ -19,6 +19,7 @@ from srmnist.training.progress import PrintReport, ProgressBar
 from srmnist.training.recipes import ARTICLE, TUNED, OneCycle, make_optimizer, prepare
 from srmnist.training.reports import LogReport, LossCurve
 from srmnist.training.settings import Settings
+from srmnist.training.updater import Updater
 
 Parts = tuple[training.updaters.StandardUpdater, extensions.Evaluator]
 
@@ -114,7 +115,7 @@ def _standard_updater(
 ) -> Parts:
     train_iter, test_iter = _iterators(train, test, settings, process)
     model = optimizer.target
-    updater = training.updaters.StandardUpdater(train_iter, optimizer, train.converter, model.device)
+    updater = Updater(train_iter, optimizer, train.converter, model.device)
     return updater, process.evaluator(test_iter, model, test.converter)
 
 

@@ -35,7 +35,7 @@ def test_trainer_is_built_as_in_the_article(tmp_path):
     test_pairs = Pairs(test_split.images[:64], 10)
     trainer = build_trainer(srmnist.CNNAE(), pairs, test_pairs, Settings(), tmp_path, io.StringIO())
 
-    assert type(trainer.updater) is chainer.training.updaters.StandardUpdater
+    assert isinstance(trainer.updater, chainer.training.updaters.StandardUpdater)
     assert (trainer.stop_trigger.period, trainer.stop_trigger.unit) == (10, "epoch")
     iterator = trainer.updater.get_iterator("main")
     assert type(iterator) is chainer.iterators.SerialIterator

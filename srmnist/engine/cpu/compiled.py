@@ -22,6 +22,10 @@ if config.DISABLE_JIT:
 
 _ENGINE = Path(__file__).parent
 
+# With NumPy's error model a division by zero gives infinity or NaN. Python's would raise an error, and the
+# test for it would keep loops from being vectorised.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
 
 def compiled(function: Callable) -> Callable:
     """Compile a function at its first call and keep the machine code on disk; it needs no global lock.
@@ -31,11 +35,11 @@ def compiled(function: Callable) -> Callable:
     """
     directory, problem = _directory()
     if directory is None:
-        dispatcher = njit(nogil=True)(function)
+        dispatcher = njit(**_OPTIONS)(function)
     else:
         before, config.CACHE_DIR = config.CACHE_DIR, str(directory)
         try:
-            dispatcher = njit(nogil=True, cache=True)(function)
+            dispatcher = njit(**_OPTIONS, cache=True)(function)
         finally:
             config.CACHE_DIR = before
     dispatcher._cache = _Cache(dispatcher._cache, problem)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import chainer
 import numpy as np
-from chainer import optimizers
 from chainer.optimizers import adam
 
 from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.device import Device
 from srmnist.engine.network import SHAPES, is_float32, is_shared, normalisations, parameters
+from srmnist.engine.rules import is_plain_adam, is_plain_rule
 
 
 def computes(model: chainer.Chain) -> bool:
@@ -23,30 +23,11 @@ def computes(model: chainer.Chain) -> bool:
 
 def updates(optimizer: chainer.Optimizer) -> bool:
     """Whether the kernels make this optimiser's update: plain Adam of the eleven parameters, no hooks."""
-    hyperparam = optimizer.hyperparam
     rules = [parameter.update_rule for parameter in optimizer.target.params()]
     return (
-        type(optimizer) is optimizers.Adam
-        and not (hyperparam.amsgrad or hyperparam.adabound or optimizer._loss_scale)
-        and not _has_hooks(optimizer)
+        is_plain_adam(optimizer)
         and len(rules) == len(SHAPES)
-        and all(_is_plain(rule, optimizer) for rule in rules)
-    )
-
-
-def _has_hooks(hookable: chainer.Optimizer | chainer.UpdateRule) -> bool:
-    hooks = hookable._hookable
-    return bool(hooks._pre_update_hooks or hooks._post_update_hooks)
-
-
-def _is_plain(rule: chainer.UpdateRule, optimizer: chainer.Optimizer) -> bool:
-    return (
-        type(rule) is adam.AdamRule
-        and rule.enabled
-        and rule.t == optimizer.t
-        and not _has_hooks(rule)
-        and rule.hyperparam.parent is optimizer.hyperparam
-        and len(vars(rule.hyperparam)) == 1  # that parent: no value of its own
+        and all(is_plain_rule(rule, optimizer) for rule in rules)
     )
 
 
