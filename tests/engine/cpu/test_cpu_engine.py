@@ -240,7 +240,7 @@ def test_the_memory_of_a_batch_is_used_again_from_step_to_step():
     for _ in range(4):
         loss = model(x, t)
         node = loss.creator.inputs[0].creator_node
-        addresses.add(node._batch.activations[0].ctypes.data)
+        addresses.add(node._step._batch.activations[0].ctypes.data)
         loss.backward()
         del loss, node
     assert len(addresses) == 1
