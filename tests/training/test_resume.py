@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 import srmnist
-from chainer.training.updaters import StandardUpdater
 from helpers.forks import at_call, die, fork, needs_fork, run_forked
 from helpers.runs import STEPS, command, finish, run_here
 from helpers.users import TRAIN, complaints, refusal, run, tree, wait_for
 from srmnist.soak import kill_runs
 from srmnist.soak.small_runs import results, small_data
 from srmnist.training.snapshots import Snapshots
+from srmnist.training.updater import Updater
 
 pytestmark = needs_fork
 
@@ -48,11 +48,11 @@ def snapshots(out: Path) -> list[int]:
 
 def signalled(signum: int, step: int = 11):
     """What sends the run a signal in a step; the first is number 0."""
-    return lambda: at_call(StandardUpdater, "update_core", step, lambda: os.kill(os.getpid(), signum))
+    return lambda: at_call(Updater, "update_core", step, lambda: os.kill(os.getpid(), signum))
 
 
 # What a run does, and may be killed at: a step, or either half of writing a file.
-MOMENTS = ((StandardUpdater, "update_core"), (os, "fsync"), (os, "replace"))
+MOMENTS = ((Updater, "update_core"), (os, "fsync"), (os, "replace"))
 
 
 def test_runs_killed_at_twenty_random_moments_resume_to_the_same_bits(data, tmp_path, untouched):
@@ -146,7 +146,7 @@ def test_closed_terminal_stops_the_run_after_a_snapshot(data, out, untouched):
         for number in (0, 1, 2):
             os.dup2(theirs, number)
         os.close(theirs)
-        at_call(StandardUpdater, "update_core", 11, wait_until_closed)
+        at_call(Updater, "update_core", 11, wait_until_closed)
 
     def wait_until_closed() -> None:
         (out / "now").touch()
