@@ -8,9 +8,9 @@ from srmnist.system import cli
 
 def main() -> None:
     args = parse_args()
-    from srmnist.evaluation.quality import load_pytorch_ratio, load_quality
     from srmnist.figures import draw_quality, png
     from srmnist.system.files import write_all
+    from srmnist.training.quality import load_pytorch_ratio, load_quality
 
     curves = load_quality(args.runs)
     ratio = load_pytorch_ratio(args.benchmark)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import srmnist  # first: it makes Chainer import  # noqa: F401  # isort: skip
-from srmnist.evaluation.quality import load_pytorch_ratio, load_quality
+from srmnist.training.quality import load_pytorch_ratio, load_quality
 from srmnist.figures import draw_quality, png
 from srmnist.system.files import FileError
 
