@@ -116,7 +116,24 @@ def test_times_are_those_of_the_benchmark():
         times = {row[0]: row[1:3] for row in table_rows(text(name)) if row[-1].endswith((" ms", " MB"))}
         assert len(times) >= 3
         for variant, shown in times.items():
-            assert shown == [f"{measured[variant][kind]:.1f} ms" for kind in ("step_ms", "evaluate_ms")]
+            row, kinds = measured[variant], ("step_ms", "evaluate_ms")
+            assert shown == [f"{row[kind]:.1f} ms" if kind in row else "" for kind in kinds]
+
+
+def test_growth_is_that_of_the_benchmark():
+    """The engine's page: milliseconds a megapixel and megabytes of one image."""
+    rows = json.loads((ROOT / "results" / "benchmark.json").read_text())["growth"]["side"]
+    header, *shown = [
+        row
+        for row in table_rows(text("srmnist/engine/README.md"))
+        if "4096" in row or row[-1].endswith(" more")
+    ]
+    assert len(shown) >= 3
+    for variant, *cells, memory in shown:
+        own = {row["side"]: row for row in rows if row["variant"] == variant}
+        sides = [int(side) for side in header[1:-1]]
+        assert cells == [f"{own[side]['evaluate_ms'] / side**2 * 1e6:.0f} ms" for side in sides]
+        assert memory == f"{own[sides[-1]]['more_memory_mb']:,.0f} MB more"
 
 
 def last(*run: str) -> dict[str, float]:

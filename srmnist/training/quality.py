@@ -68,7 +68,7 @@ def _load_log(path: Path) -> list[tuple[int, float, float]]:
 
 
 def load_pytorch_ratio(benchmark: Path) -> float:
-    """How many times as long as the engine PyTorch takes for an epoch of the article's recipe.
+    """How many times as long as the engine PyTorch takes for a step of 64 images, the article's.
 
     Parameters
     ----------
@@ -82,6 +82,6 @@ def load_pytorch_ratio(benchmark: Path) -> float:
     """
     try:
         variants = json.loads(read_regular(benchmark, _LARGEST))["variants"]
-        return float(variants[_PYTORCH]["epoch_s"] / variants[_OURS]["epoch_s"])
+        return float(variants[_PYTORCH]["step_ms"] / variants[_OURS]["step_ms"])
     except (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise FileError(f"{benchmark}: it has no times of {_OURS} and {_PYTORCH}") from error

@@ -69,8 +69,8 @@ def test_times_without_a_quiet_run_are_refused(runs):
 
 def test_pytorch_s_time_is_in_proportion_to_the_benchmark(tmp_path):
     file = tmp_path / "benchmark.json"
-    file.write_text('{"variants": {"srmnist engine": {"epoch_s": 2}, "torch.compile": {"epoch_s": 5}}}')
+    file.write_text('{"variants": {"srmnist engine": {"step_ms": 2}, "torch.compile": {"step_ms": 5}}}')
     assert load_pytorch_ratio(file) == 2.5
-    file.write_text('{"variants": {"srmnist engine": {"epoch_s": 2}}}')
+    file.write_text('{"variants": {"srmnist engine": {"step_ms": 2}}}')
     with pytest.raises(FileError, match=r"benchmark\.json: it has no times of"):
         load_pytorch_ratio(file)
