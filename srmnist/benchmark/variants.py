@@ -145,7 +145,7 @@ def make_chainer_optimizer(name: str, gpu: int = -1) -> chainer.Optimizer:
     model = initial_model(0)
     model.to_device(select_device(gpu))
     optimizer = make_optimizer(TUNED if name == TUNED_ENGINE else ARTICLE, model)
-    # A run of "tuned" starts at a low rate. Its peak would enlarge rounding errors beyond what `check` allows.
+    # A run of "tuned" starts at a low rate. Its peak would enlarge rounding errors beyond `check`'s limits.
     optimizer.alpha = _ALPHA
     return optimizer
 
