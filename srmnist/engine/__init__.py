@@ -18,7 +18,7 @@ import chainer
 import numpy as np
 from chainer.backends import cuda
 
-from srmnist.engine.network import is_float32, is_shared, normalisations, parameters
+from srmnist.engine.network import are_float32, is_shared, normalisations, parameters
 
 if not hasattr(chainer.global_config, "plain"):  # a program may set it before it builds a model
     chainer.global_config.plain = False
@@ -76,10 +76,11 @@ def _gpu() -> ModuleType:
 def _fits(engine: ModuleType, model: chainer.Chain, x: chainer.Variable | np.ndarray) -> bool:
     """Whether the engine can take these arrays: float32, on its device, with the article's shapes."""
     x = chainer.as_array(x)
+    arrays = [parameter.array for parameter in parameters(model)]
     return (
-        all(map(engine.holds, [x, *(parameter.array for parameter in parameters(model))]))
+        all(map(engine.holds, [x, *arrays]))
         and x.dtype == np.float32
-        and is_float32(model)
+        and are_float32(arrays)
         and (engine.SERVES_RANKS or not any(map(is_shared, normalisations(model))))
         and x.ndim == 4
         and x.shape[1] == 1

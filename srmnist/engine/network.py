@@ -55,12 +55,9 @@ def normalisations(model: chainer.Chain) -> tuple[chainer.Link, ...]:
     return model.bn1, model.bn2, model.bn3
 
 
-def is_float32(model: chainer.Chain) -> bool:
-    """Whether the eleven parameters are float32 and have the article's shapes."""
-    own = parameters(model)
-    return [parameter.shape for parameter in own] == SHAPES and all(
-        parameter.dtype == np.float32 for parameter in own
-    )
+def are_float32(own: Sequence[Any]) -> bool:
+    """Whether the eleven parameters, or their arrays, are float32 and have the article's shapes."""
+    return [each.shape for each in own] == SHAPES and all(each.dtype == np.float32 for each in own)
 
 
 def is_shared(link: chainer.Link) -> bool:

@@ -24,9 +24,10 @@ def update(optimizer: chainer.Optimizer) -> None:
         return
     plain = [_can_take(parameter, optimizer) for parameter in own]
     optimizer.t += 1
+    factors = _factors(optimizer)
     for parameter, is_plain in zip(own, plain, strict=True):
         if is_plain:
-            _step(parameter)
+            _step(parameter, factors)
         else:
             parameter.update()
 
@@ -48,15 +49,20 @@ def _can_take(parameter: chainer.Parameter, optimizer: chainer.Optimizer) -> boo
     )
 
 
-def _step(parameter: chainer.Parameter) -> None:
+def _factors(optimizer: Any) -> tuple[np.float32, ...]:
+    """The factors of a step, the same for all rules that are as `rules` says."""
+    own = optimizer.hyperparam
+    kept = 1.0 - own.eta * own.weight_decay_rate
+    factors = (optimizer.alpha_t, 1.0 - own.beta1, 1.0 - own.beta2, own.eps, kept, -own.eta)
+    # NumPy, too, rounds a Python number to float32 before it multiplies an array.
+    return tuple(map(np.float32, factors))
+
+
+def _step(parameter: chainer.Parameter, factors: tuple[np.float32, ...]) -> None:
     rule = parameter.update_rule
     rule.t += 1
     arrays = (parameter.array, parameter.grad, rule.state["m"], rule.state["v"])
-    hyperparam = rule.hyperparam
-    kept = 1.0 - hyperparam.eta * hyperparam.weight_decay_rate
-    factors = (rule.alpha_t, 1.0 - hyperparam.beta1, 1.0 - hyperparam.beta2, hyperparam.eps)
-    # NumPy, too, rounds a Python number to float32 before it multiplies an array.
-    _update(*(array.reshape(-1) for array in arrays), *map(np.float32, (*factors, kept, -hyperparam.eta)))
+    _update(*(array.reshape(-1) for array in arrays), *factors)
 
 
 @compiled

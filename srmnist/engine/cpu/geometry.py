@@ -1,6 +1,6 @@
 """Sizes of what the kernels work on: padded images, tiles, bands of tiles, and a thread's scratch memory.
 
-The functions run in Python and in compiled code.
+Most functions run in Python and in compiled code.
 """
 
 from functools import lru_cache
@@ -94,8 +94,8 @@ def scratch_sizes(height, width):
     )
 
 
-@register_jitable
-def scratch_size(height, width):
+@lru_cache(maxsize=64)
+def scratch_size(height: int, width: int) -> int:
     """Floats of scratch memory that a thread needs: two padded images, an image, a band's `kernels.Tiles`."""
     padded, image, _, _ = scratch_sizes(height, width)
     return 2 * padded + image + band_size(height, width)

@@ -12,13 +12,13 @@ from chainer.optimizers import adam
 
 from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.device import Device
-from srmnist.engine.network import SHAPES, is_float32, is_shared, normalisations, parameters
+from srmnist.engine.network import SHAPES, are_float32, is_shared, normalisations, parameters
 from srmnist.engine.rules import is_plain_adam, is_plain_rule
 
 
 def computes(model: chainer.Chain) -> bool:
     """Whether the kernels compute such a model's loss and gradients: CNNAE in float32."""
-    return is_float32(model) and not any(map(is_shared, normalisations(model)))
+    return are_float32(parameters(model)) and not any(map(is_shared, normalisations(model)))
 
 
 def updates(optimizer: chainer.Optimizer) -> bool:
