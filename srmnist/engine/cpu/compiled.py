@@ -64,7 +64,7 @@ class _Cache:
             with suppress(OSError):
                 self._cache.flush()
         if found is None:
-            often = f"at each start, about 15 s: {self._problem}" if self._problem else "once, about 15 s"
+            often = f"at each start, about 25 s: {self._problem}" if self._problem else "once, about 25 s"
             _say(f"compiling the engine for this processor, {often}")
         return found
 

@@ -136,7 +136,7 @@ def test_a_terminal_is_told_once_that_the_engine_is_compiled(folder, monkeypatch
     functions = [compiled.compiled(double) for _ in range(2)]
     with terminal_as_stderr(monkeypatch) as shown:
         functions[0](21)
-        assert shown() == "srmnist: compiling the engine for this processor, once, about 15 s\n"
+        assert shown() == "srmnist: compiling the engine for this processor, once, about 25 s\n"
         functions[1](0.5)
         new_process()
         assert shown() == ""
@@ -150,7 +150,7 @@ def test_a_folder_that_cannot_be_written_is_named_on_the_terminal(folder, monkey
         assert not was_loaded(new_process())
         (line,) = shown().splitlines()
     assert line == (
-        "srmnist: compiling the engine for this processor, at each start, about 15 s: "
+        "srmnist: compiling the engine for this processor, at each start, about 25 s: "
         f"cannot write in {file} (Not a directory); NUMBA_CACHE_DIR may name a folder to write in"
     )
 
@@ -174,7 +174,7 @@ def test_a_full_disk_is_told_on_the_terminal_and_harmless(folder, monkeypatch):
     with terminal_as_stderr(monkeypatch) as shown:
         assert function(21) == 42
         first, second = shown().splitlines()
-    assert first.endswith("once, about 15 s")
+    assert first.endswith("once, about 25 s")
     assert second.startswith("srmnist: the compiled engine cannot be kept, the next start compiles again: ")
     assert "No space left on device" in second
 
