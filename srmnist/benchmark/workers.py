@@ -21,6 +21,7 @@ import numpy as np
 from srmnist.benchmark import measure
 from srmnist.benchmark.variants import Variant, check, digit_pairs, left_out, make_variant
 from srmnist.system.errors import UserError, first_line
+from srmnist.system.terminal import tell_who_waits
 
 # Environment of all workers: TensorFlow's C++ part reports on stderr what only its developers can use.
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -126,8 +127,7 @@ def team(
     """Start a worker for each name, on so many cores where the system can bind processes to cores."""
     with ExitStack() as stack:
         workers = {}
-        if sys.stderr.isatty():
-            sys.stderr.write(f"starting {len(names)} variants, each in a process of its own\n")
+        tell_who_waits(f"starting {len(names)} variants, each in a process of its own")
         with _bound(cores):
             for name in names:
                 workers[name] = Worker(name, environment)

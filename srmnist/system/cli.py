@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from srmnist.system.errors import UserError
 from srmnist.system.mpiexec import launched_rank, let_first_speak
-from srmnist.system.terminal import prepare_streams
+from srmnist.system.terminal import prepare_streams, tell_who_waits
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,8 +23,7 @@ class Parser(argparse.ArgumentParser):
         A script imports Chainer after this: that takes a second, and much longer from a slow disk.
         """
         args = self.parse_args(number_gpu(sys.argv[1:]))
-        if sys.stderr.isatty() and not launched_rank():
-            sys.stderr.write("loading Chainer\n")
+        tell_who_waits("loading Chainer")
         return args
 
     def error(self, message: str) -> NoReturn:

@@ -4,6 +4,8 @@ import os
 import sys
 from typing import TextIO
 
+from srmnist.system.mpiexec import launched_rank
+
 _COLUMNS = 80  # of a terminal that does not say how wide it is
 
 
@@ -25,6 +27,12 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 – for the rest of the process
         elif stream.errors == "strict" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+def tell_who_waits(line: str) -> None:
+    """Write a line to a user at a terminal, who would otherwise wait without knowing what for."""
+    if sys.stderr is not None and sys.stderr.isatty() and not launched_rank():
+        sys.stderr.write(f"{line}\n")
 
 
 def can_redraw(stream: TextIO) -> bool:

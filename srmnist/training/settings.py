@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 from srmnist.data import Dataset, Split
 from srmnist.degradation import check_size
 from srmnist.system.errors import UserError
-from srmnist.system.mpiexec import launched_rank
+from srmnist.system.terminal import tell_who_waits
 from srmnist.training.recipes import ARTICLE, BATCHSIZES, RECIPES
 
 # ChainerMN's: MPI, array by array; MPI, all arrays at once (GPU only); NCCL (GPU only).
@@ -133,7 +132,8 @@ def _digest(dataset: Dataset) -> str:
             digest.update(piece)
             if time.monotonic() >= due:
                 due = math.inf
-                _say_reading(dataset)
+                size = sum(split.images.size for split in dataset)
+                tell_who_waits(f"computing a checksum of {size / 1e6:,.0f} MB of images: snapshots keep it")
     return digest.hexdigest()
 
 
@@ -144,9 +144,3 @@ def _pieces(split: Split) -> Iterator[np.ndarray]:
     for start in range(0, len(split.images), step):
         split.require_intact()
         yield np.ascontiguousarray(split.images[start : start + step])
-
-
-def _say_reading(dataset: Dataset) -> None:
-    if sys.stderr is not None and sys.stderr.isatty() and not launched_rank():
-        size = sum(split.images.size for split in dataset)
-        sys.stderr.write(f"computing a checksum of {size / 1e6:,.0f} MB of images: snapshots keep it\n")
