@@ -125,7 +125,7 @@ def evaluation_sizes(height, width):
     """Floats that each part of the scratch memory needs in evaluation of a block, with its halo.
 
     The parts are some rows of the padded inputs of the first three convolutions, some rows of one
-    convolution's output, and the three padded rows of `one_channel.gather_row`.
+    convolution's output, and the three padded rows of `one_channel.gather`.
     """
     rows = evaluation_rows(height, width)
     padded_width = padded_shape(height, width)[1]

@@ -16,6 +16,7 @@ from srmnist.engine.cpu.simd import (
     load_three,
     splat,
     store,
+    store_three,
     total,
     where_positive,
 )
@@ -67,28 +68,32 @@ def spread_gradient(padded, g, dw):
                     d2 = fma(broadcast(padded, p + 2), gradient, d2)
                     p += 1
                     at += channels
-            _store_three(dw, at_w, channels, (d0, d1, d2))
+            store_three(dw, at_w, channels, (d0, d1, d2))
 
 
 @njit
-def gather(a, normalisation, rectify, weights, bias, rows, out):
-    """Convolve normalised `a` (H, W, C) into one channel, (H, W).
+def gather(a, first, height, normalisation, rectify, weights, bias, rows, out, above, before):
+    """Convolve rows of a normalised image of `height` rows, many channels, into one channel.
 
-    A ReLU comes between the two if `rectify` is set. `rows` is as in `gather_row`.
+    `a` (…, W, C) holds the image's rows from `first` on. Calls for consecutive rows share `rows`, scratch
+    memory as in `_gather_row`. A ReLU comes before the convolution if `rectify` is set. `out` is the part of
+    the result below its first `above` rows, and right of its first `before` columns. The last row of a call
+    is computed by the next one, as it needs the row that follows; the image's last row needs none.
     """
-    height = len(a)
-    rows[2] = 0
-    for y in range(height + 1):
+    if first == 0:
+        rows[2] = 0
+    last = first + len(a)
+    for y in range(first, last + (last == height)):
         if y < height:
-            normalise_row(a, y, normalisation, rectify, rows, y % 3)
+            _normalise_row(a, y - first, normalisation, rectify, rows, y % 3)
         else:
             rows[y % 3] = 0
-        if y > 0:
-            gather_row(rows, y - 1, 0, weights, bias, out[y - 1])
+        if above <= y - 1 < above + len(out):
+            _gather_row(rows, y - 1, before, weights, bias, out[y - 1 - above])
 
 
 @njit
-def gather_row(rows, y, first, weights, bias, out):
+def _gather_row(rows, y, first, weights, bias, out):
     """Convolve three rows into row `y` of one channel, `out`, from the column `first` on.
 
     `rows` (3, W + 2, C) is scratch memory for three padded rows, which stay in the L1 cache. It holds the
@@ -108,7 +113,7 @@ def gather_row(rows, y, first, weights, bias, out):
 
 
 @njit
-def normalise_row(a, y, normalisation, rectify, rows, row):
+def _normalise_row(a, y, normalisation, rectify, rows, row):
     """Write row `y` of the normalised image into one of the padded rows."""
     _, width, channels = a.shape
     at, to = y * width * channels, (row * (width + 2) + 1) * channels
@@ -165,9 +170,9 @@ def gather_gradient(padded, flipped, a, normalisation, dw, sums):
                 s, q = s + g, fma(g, activation - mean, q)
                 top += 1
                 at += channels
-        _store_three(dw, c, channels, top_sums)
-        _store_three(dw, c + 3 * channels, channels, middle_sums)
-        _store_three(dw, c + 6 * channels, channels, bottom_sums)
+        store_three(dw, c, channels, top_sums)
+        store_three(dw, c + 3 * channels, channels, middle_sums)
+        store_three(dw, c + 6 * channels, channels, bottom_sums)
         store(sums, c, s)
         store(sums, channels + c, q)
 
@@ -180,11 +185,3 @@ def _taps_gradient(padded, at, rectified, weights, sums):
     z0, z1, z2 = broadcast(padded, at), broadcast(padded, at + 1), broadcast(padded, at + 2)
     sums = fma(z0, rectified, d0), fma(z1, rectified, d1), fma(z2, rectified, d2)
     return sums, fma(z2, c, fma(z1, b, z0 * a))
-
-
-@njit
-def _store_three(array, at, stride, values):
-    a, b, c = values
-    store(array, at, a)
-    store(array, at + stride, b)
-    store(array, at + 2 * stride, c)

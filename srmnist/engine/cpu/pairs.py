@@ -46,12 +46,12 @@ class PairMaker:
         degraded, originals = np.empty((2, count, height, width), np.float32)
         slices = min(count, threads.thread_count(), math.ceil(images.size / _PIXELS_PER_THREAD))
 
-        def make_slice(i: int) -> None:
-            part = slice(count * i // slices, count * (i + 1) // slices)
+        def make_slice(_: int, first: int, last: int) -> None:
+            part = slice(first, last)
             shrunk = np.empty((self._size, self._size), np.float32)
             _make(images[part], degraded[part], originals[part], shrunk, self._shrinking, self._enlarging)
 
-        threads.run(make_slice, slices)
+        threads.run_parts(make_slice, count, slices)
         return degraded[:, None], originals[:, None]
 
 

@@ -95,10 +95,10 @@ def forward_middle(a, b, sums, normalisation, u, scratch):
 @compiled
 def forward_last(a, z, normalisation, weights, bias, scratch):
     """conv4: ReLU(normalised a) (N, H, W, 64) → z (N, H, W), the input of the sigmoid."""
-    images, _, width, channels = a.shape
+    images, height, width, channels = a.shape
     rows = _zeros(scratch, (3, width + 2, channels))
     for i in range(images):
-        one_channel.gather(a[i], normalisation, True, weights, bias[0], rows, z[i])
+        one_channel.gather(a[i], 0, height, normalisation, True, weights, bias[0], rows, z[i], 0, 0)
 
 
 class _Windows(NamedTuple):
@@ -182,7 +182,6 @@ def _evaluate_block(x, z, anew, above, before, normalisations, w1, u2, u3, w4, b
     gathered = _as_shape(own.gathered, (3, width + 2, C3))
     kernels.clear(padded2, 0, 1)
     kernels.clear(padded3, 0, 1)
-    kernels.clear(gathered, 2, 3)
     done1 = done2 = done3 = 0  # rows that the convolutions have computed
     while done3 < height:
         # A convolution needs one row more of the one before; conv2 computes whole tiles.
@@ -210,13 +209,7 @@ def _evaluate_block(x, z, anew, above, before, normalisations, w1, u2, u3, w4, b
         kernels.convolve(padded3, u3, own.tiles, output3)
         kernels.move_up(padded3, until3 - done3)
 
-        for y in range(done3, until3 + (until3 == height)):
-            if y < height:
-                one_channel.normalise_row(output3, y - done3, n3, True, gathered, y % 3)
-            else:
-                kernels.clear(gathered, y % 3, y % 3 + 1)
-            if above <= y - 1 < above + len(z):
-                one_channel.gather_row(gathered, y - 1, before, w4, bias, z[y - 1 - above])
+        one_channel.gather(output3, done3, height, n3, True, w4, bias, gathered, z, above, before)
         done1, done2, done3 = until1, until2, until3
 
 
@@ -308,7 +301,7 @@ def input_gradient(g, a, gx, norm, flipped, scratch):
     identity[0] = 1
     for i in range(images):
         kernels.unnormalise(g[i], a[i], norm, unnormalised)
-        one_channel.gather(unnormalised, identity, False, flipped, no_bias, rows, gx[i])
+        one_channel.gather(unnormalised, 0, height, identity, False, flipped, no_bias, rows, gx[i], 0, 0)
 
 
 @compiled

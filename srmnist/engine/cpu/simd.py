@@ -208,3 +208,12 @@ def _overload_mul(a, b):
 def load_three(array, offset, stride):
     """The vectors at three offsets, `stride` apart."""
     return load(array, offset), load(array, offset + stride), load(array, offset + 2 * stride)
+
+
+@njit
+def store_three(array, offset, stride, values):
+    """Write three vectors at three offsets, `stride` apart."""
+    first, second, third = values
+    store(array, offset, first)
+    store(array, offset + stride, second)
+    store(array, offset + 2 * stride, third)

@@ -40,15 +40,14 @@ def for_each_slice(
         number of slices grows with the number of threads: results for single images do not depend on it.
     """
     batch, height, width = images[0].shape[:3]
-    count = min(batch, max(_SUMMED_SLICES, 2 * threads.thread_count())) if sums is None else len(sums)
+    count = _slices(batch) if sums is None else len(sums)
     size = scratch_size(height, width)
 
-    def compute_slice(i: int) -> None:
-        part = slice(batch * i // count, batch * (i + 1) // count)
+    def compute_slice(i: int, first: int, last: int) -> None:
         own_sum = () if sums is None else (sums[i],)
-        compute(*(array[part] for array in images), *constants, *own_sum, memory.scratch(size))
+        compute(*(array[first:last] for array in images), *constants, *own_sum, memory.scratch(size))
 
-    threads.run(compute_slice, count)
+    threads.run_parts(compute_slice, batch, count)
 
 
 def for_each_block(
@@ -65,10 +64,13 @@ def for_each_block(
     batch, height, width = x.shape
     grid = evaluation_grid(height, width)
     total = batch * len(grid.blocks)
-    count = min(total, max(_SUMMED_SLICES, 2 * threads.thread_count()))
 
-    def compute_slice(i: int) -> None:
-        numbers = total * i // count, total * (i + 1) // count
-        compute(x, z, grid.blocks, *numbers, *constants, memory.scratch(grid.scratch))
+    def compute_slice(_: int, first: int, last: int) -> None:
+        compute(x, z, grid.blocks, first, last, *constants, memory.scratch(grid.scratch))
 
-    threads.run(compute_slice, count)
+    threads.run_parts(compute_slice, total, _slices(total))
+
+
+def _slices(total: int) -> int:
+    """Number of slices of a pass that sums nothing: a late thread keeps the others from waiting long."""
+    return min(total, max(_SUMMED_SLICES, 2 * threads.thread_count()))

@@ -21,8 +21,6 @@ from numba import config
 _chosen: int | None = None  # see set_thread_count
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
-_CONTROL_GROUP = Path("/sys/fs/cgroup")
-
 
 def thread_count() -> int:
     """Number of threads that compute.
@@ -74,6 +72,11 @@ def run(task: Callable[[int], None], count: int) -> None:
         work.wait()
     finally:
         work.close()
+
+
+def run_parts(task: Callable[[int, int, int], None], total: int, parts: int) -> None:
+    """Divide the numbers below `total` evenly, and call ``task(i, first, last)`` for each part, as `run`."""
+    run(lambda i: task(i, total * i // parts, total * (i + 1) // parts), parts)
 
 
 class _Work:

@@ -29,7 +29,7 @@ import numpy as np
 from numba import njit
 
 from srmnist.engine.cpu.geometry import POSITIONS, SIDE, STRIDE
-from srmnist.engine.cpu.simd import LANES, fma, load, load_three, splat, store
+from srmnist.engine.cpu.simd import LANES, fma, load, load_three, splat, store, store_three
 
 _A, _B = 5 / 8, 3 / 2
 
@@ -186,9 +186,9 @@ def transform_filter_gradient(du, dw):
             top = _add_to_row_of_taps(*top, at, value)
             middle = _add_to_row_of_taps(*middle, at + 3, value)
             bottom = _add_to_row_of_taps(*bottom, at + 6, value)
-        _store_three(dw, f, filters, top)
-        _store_three(dw, 3 * filters + f, filters, middle)
-        _store_three(dw, 6 * filters + f, filters, bottom)
+        store_three(dw, f, filters, top)
+        store_three(dw, 3 * filters + f, filters, middle)
+        store_three(dw, 6 * filters + f, filters, bottom)
 
 
 @njit
@@ -199,14 +199,6 @@ def _add_to_row_of_taps(g0, g1, g2, at, value):
         fma(splat(_FILTER_TRANSFORM[at + 1]), value, g1),
         fma(splat(_FILTER_TRANSFORM[at + 2]), value, g2),
     )
-
-
-@njit
-def _store_three(x, at, stride, values):
-    v0, v1, v2 = values
-    store(x, at, v0)
-    store(x, at + stride, v1)
-    store(x, at + 2 * stride, v2)
 
 
 @njit
