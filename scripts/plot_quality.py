@@ -14,7 +14,7 @@ def main() -> None:
 
     curves = load_quality(args.runs)
     ratio = load_pytorch_ratio(args.benchmark)
-    curves["article, torch.compile"] = [(ratio * seconds, error) for seconds, error in curves["article"]]
+    curves["article, torch.compile"] = [(ratio * seconds, *point) for seconds, *point in curves["article"]]
     figure = png(draw_quality(curves))
     print("written:", *write_all(args.out.parent, {args.out.name: figure}, inputs=[args.benchmark]))
 

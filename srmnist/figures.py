@@ -222,18 +222,22 @@ def draw_losses(log: Sequence[Mapping[str, float]]) -> Figure:
 
 
 @_with_defaults
-def draw_quality(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+def draw_quality(curves: Mapping[str, Sequence[tuple[float, float, int]]]) -> Figure:
     """The error of several ways to train against the time that they take.
 
     Parameters
     ----------
-    curves : mapping of str to sequence of (float, float)
-        For each way, (seconds, validation MSE) by increasing seconds.
+    curves : mapping of str to sequence of (float, float, int)
+        For each way, (seconds, validation MSE, number of seeds) by increasing seconds. The mark of a single
+        seed is hollow.
     """
     figure = Figure(figsize=(6.4, 4.0), dpi=_PLOT_DPI, layout="constrained")
     ax = figure.subplots()
     for name, points in curves.items():
-        ax.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
+        seconds, errors, seeds = (np.array(values) for values in zip(*points, strict=True))
+        (line,) = ax.plot(seconds, errors, marker="o", markersize=4, label=name)
+        single = seeds == 1
+        ax.plot(seconds[single], errors[single], "o", markersize=4, color=line.get_color(), mfc="white")
     ax.set(xlabel="seconds", ylabel="validation MSE", xscale="log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")

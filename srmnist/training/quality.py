@@ -13,7 +13,7 @@ _LARGEST = 1 << 20
 _QUIET = "quiet"
 _OURS, _PYTORCH = "srmnist engine", "torch.compile"
 
-Curve = list[tuple[float, float]]
+Curve = list[tuple[float, float, int]]
 
 
 def load_quality(folder: Path) -> dict[str, Curve]:
@@ -29,9 +29,10 @@ def load_quality(folder: Path) -> dict[str, Curve]:
 
     Returns
     -------
-    dict of str to list of (float, float)
-        For each recipe, (seconds, validation MSE) by increasing seconds. Every epoch of "article" is a point,
-        because a shorter run ends the same at it. Of the other recipes, only the last epoch of a log is one.
+    dict of str to list of (float, float, int)
+        For each recipe, (seconds, mean validation MSE, number of seeds) by increasing seconds. Every epoch of
+        "article" is a point, because a shorter run ends the same at it; so several logs of one seed count
+        once. Of the other recipes, only the last epoch of a log is a point.
 
     Raises
     ------
@@ -42,15 +43,19 @@ def load_quality(folder: Path) -> dict[str, Curve]:
 
 
 def _curve(folder: Path, recipe: str) -> Curve:
-    errors = defaultdict(list)
+    errors: dict[int, dict[str, float]] = defaultdict(dict)  # of each epoch, for each seed
     for path in sorted(folder.glob(f"{recipe}-*/log")):
         log = _load_log(path)
+        seed = path.parent.name.split("-")[1]
         for epoch, error, _ in log if recipe == ARTICLE else log[-1:]:
-            errors[epoch].append(error)
+            errors[epoch][seed] = error
     if not errors:
         raise FileError(f"{folder}: it has no {recipe}-SEED*/log")
     epochs, _, elapsed = _load_log(folder / _QUIET / recipe / "log")[-1]
-    return [(epoch * elapsed / epochs, statistics.mean(errors[epoch])) for epoch in sorted(errors)]
+    return [
+        (epoch * elapsed / epochs, statistics.mean(seeds.values()), len(seeds))
+        for epoch, seeds in sorted(errors.items())
+    ]
 
 
 def _load_log(path: Path) -> list[tuple[int, float, float]]:

@@ -23,7 +23,8 @@ def write_log(path, errors, seconds):
 @pytest.fixture
 def runs(tmp_path):
     write_log(tmp_path / "article-0", [9, 7], 1000)
-    write_log(tmp_path / "article-1", [7, 5, 4], 1000)
+    write_log(tmp_path / "article-1", [7, 5], 1000)
+    write_log(tmp_path / "article-1-3-epochs", [7, 5, 4], 1000)
     write_log(tmp_path / "tuned-0-1-epoch", [3], 1000)
     write_log(tmp_path / "tuned-0", [8, 2], 1000)
     write_log(tmp_path / "tuned-1", [8, 1], 1000)
@@ -35,17 +36,20 @@ def runs(tmp_path):
 def test_errors_are_means_over_seeds_at_the_seconds_of_a_quiet_machine(runs):
     """Each epoch of the article's recipe is a point; of a run whose rate falls, only the last is one."""
     assert load_quality(runs) == {
-        "article": [(10, 8), (20, 6), (30, 4)],
-        "tuned": [(12, 3), (24, 1.5)],
+        "article": [(10, 8, 2), (20, 6, 2), (30, 4, 1)],
+        "tuned": [(12, 3, 1), (24, 1.5, 2)],
     }
 
 
 def test_each_way_to_train_is_a_line_over_the_logarithm_of_seconds(runs):
+    """The marks of single seeds are drawn over it, hollow."""
     figure = draw_quality(load_quality(runs))
     (ax,) = figure.axes
     assert ax.get_xscale() == "log"
     lines = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
     assert lines["tuned"] == [[12, 3], [24, 1.5]]
+    hollow = [line.get_xydata().tolist() for line in ax.lines if line.get_markerfacecolor() == "white"]
+    assert hollow == [[[30, 4]], [[12, 3]]]
     assert png(figure)
 
 
