@@ -168,6 +168,18 @@ def test_measures_of_the_recipes_are_those_of_the_evaluations():
         assert rows[label] == "{:.6f} {:.3f} {:.3f} {:.3f} {:.3f}".format(*numbers).split()
 
 
+def test_recipes_by_digit_are_as_evaluated():
+    rows = {row[0]: row[1:] for row in table_rows(text("results/README.md"))}
+    article, *tuned = [
+        json.loads((ROOT / "results" / folder / "metrics.json").read_text())["classes"]
+        for folder in ("", "recipes/tuned-0-1-epoch", "recipes/tuned-0")
+    ]
+    for digit in map(str, range(10)):
+        measured = [article[digit]["degraded"], *(each[digit]["restored"] for each in (article, *tuned))]
+        psnr, read = ([each[name] for each in measured] for name in ("psnr_mean", "readability"))
+        assert rows[digit] == [*(f"{value:.2f}" for value in psnr), *(f"{value:.3f}" for value in read)]
+
+
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_the_first_page_compares_the_recipes_as_results_does(name):
     shown = re.findall(r"\b0\.\d{5}\b", text(name).split("\n## ")[1])
