@@ -8,13 +8,16 @@ slice does not depend on the thread, so any number of threads gives the same bit
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
+from typing import cast
 
 from numba import config
 
@@ -79,6 +82,19 @@ def run_parts(task: Callable[[int, int, int], None], total: int, parts: int) -> 
     run(lambda i: task(i, total * i // parts, total * (i + 1) // parts), parts)
 
 
+@cache
+def _getcpu() -> Callable[[], int] | None:
+    """The C library's ``sched_getcpu``, where a thread can also be told which cores to use."""
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
+
+
+def _current_core() -> int | None:
+    """The core on which the calling thread runs, if the system tells."""
+    getcpu = _getcpu()
+    core = -1 if getcpu is None else getcpu()
+    return core if core >= 0 else None
+
+
 class _Work:
     """The calls of a task, and which of them have returned."""
 
@@ -133,15 +149,33 @@ class _Team:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[_Work] = SimpleQueue()
-        self._size = 0
+        self._threads: list[threading.Thread] = []
+        self._left: int | None = None  # the core that the threads leave to the caller
 
     def help(self, work: _Work, helpers: int) -> None:
         """Let `helpers` threads take part; start threads if there are too few."""
-        while self._size < helpers:
-            self._size += 1
-            threading.Thread(target=self._serve, daemon=True, name="srmnist").start()
+        while len(self._threads) < helpers:
+            thread = threading.Thread(target=self._serve, daemon=True, name="srmnist")
+            thread.start()
+            self._threads.append(thread)  # now it has a number: another caller may tell it which cores to use
+            self._left = None
+        self._leave_to_caller(_current_core())
         for _ in range(helpers):
             self._queue.put(work)
+
+    def _leave_to_caller(self, core: int | None) -> None:
+        """Keep the threads off the caller's core.
+
+        Linux counts a sleeping core of a virtual machine as busy (``vcpu_is_preempted``). After a pause it
+        would put a thread that wakes behind the caller, on the same core, for some milliseconds.
+        """
+        if core is None or core == self._left:
+            return
+        self._left = core
+        others = os.sched_getaffinity(os.getpid()) - {core}
+        for thread in self._threads if others else ():
+            with suppress(OSError):  # a container may forbid it
+                os.sched_setaffinity(cast(int, thread.native_id), others)
 
     def _serve(self) -> None:
         while True:

@@ -51,6 +51,31 @@ def test_calls_run_side_by_side_in_as_many_threads_as_are_set():
         assert len(workers) == count
 
 
+def test_no_other_thread_wakes_on_the_callers_core():
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("threads cannot be told which core to use, or there is only one")
+    callers = {}
+
+    def call_from(core):
+        os.sched_setaffinity(0, {core})
+        together, cores = threading.Barrier(3, timeout=30), {}
+
+        def task(i):
+            cores[threading.get_ident()] = os.sched_getaffinity(0)
+            together.wait()
+
+        threads.run(task, 3)
+        del cores[threading.get_ident()]
+        callers[core] = list(cores.values())
+
+    every = os.sched_getaffinity(0)
+    for core in sorted(every)[:2]:
+        caller = threading.Thread(target=call_from, args=(core,))
+        caller.start()
+        caller.join()
+    assert callers == {core: [every - {core}] * 2 for core in sorted(every)[:2]}
+
+
 def test_a_slow_call_is_waited_for():
     others_done, done = threading.Event(), []
 
