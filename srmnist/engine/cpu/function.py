@@ -13,7 +13,9 @@ import chainer
 import numpy as np
 from chainer import function_node
 
-from srmnist.engine.cpu import layouts, passes
+from srmnist.engine.cpu import layouts
+from srmnist.engine.cpu.evaluation import evaluate
+from srmnist.engine.cpu.geometry import evaluation_grid
 from srmnist.engine.cpu.normalisation import Normalisation
 from srmnist.engine.cpu.slices import for_each_block
 from srmnist.engine.cpu.step import Step, sigmoid
@@ -64,7 +66,7 @@ class Restore(function_node.FunctionNode):
 
     def _evaluate(self, x: np.ndarray, own: Inputs, z: np.ndarray) -> None:
         """Compute `z`, the input of the sigmoid, with the running statistics; keep nothing."""
-        for_each_block(passes.evaluate, x, z, self._fixed(own))
+        for_each_block(evaluate, evaluation_grid(*x.shape[1:]), (x, z), self._fixed(own))
 
     def _fixed(self, own: Inputs) -> _Fixed:
         """What evaluation takes beside the images.
@@ -108,7 +110,7 @@ class Restore(function_node.FunctionNode):
 
 
 class _Fixed(NamedTuple):
-    """The constants of `passes.evaluate`, in its order."""
+    """The constants of `evaluation.evaluate`, in its order."""
 
     normalisations: np.ndarray
     w1: np.ndarray

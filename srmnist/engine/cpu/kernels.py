@@ -1,7 +1,8 @@
-"""Convolution between many channels, normalisation, ReLU, and their gradients, each for one image.
+"""Convolution between many channels, normalisation, ReLU, and their gradients, each for a block of an image.
 
-Arrays are contiguous float32. An image is (H, W, C), channels last. A padded image has a border of zeros, and
-the image begins one row and one pixel in (`geometry.padded_shape`). A batch normalisation is (3, C): its
+Arrays are float32. A block is (H, W, C), channels last, a view of an image: its rows are contiguous, and
+`simd.row_of` floats apart. All else is contiguous. A padded block has a border, of the pixels around it or of
+zeros, and begins one row and one pixel in (`geometry.padded_shape`). A batch normalisation is (3, C): its
 factor, its summand, and the mean. U is the Winograd transform of a convolution's weights, as
 `layouts.transformed` returns it.
 """
@@ -12,9 +13,9 @@ import numpy as np
 from numba import njit
 
 from srmnist.engine.cpu import products, winograd
-from srmnist.engine.cpu.geometry import STRIDE, Band, band_shape, ceil_divide, rows_of_products, scratch_sizes
+from srmnist.engine.cpu.geometry import STRIDE, Band, band_shape, band_sizes, ceil_divide, rows_of_products
 from srmnist.engine.cpu.products import Ahead
-from srmnist.engine.cpu.simd import LANES, fma, load, load_three, splat, store, where_positive
+from srmnist.engine.cpu.simd import LANES, fma, load, load_three, row_of, splat, store, where_positive
 
 
 class Tiles(NamedTuple):
@@ -30,7 +31,7 @@ class Tiles(NamedTuple):
 @njit
 def divide_band(memory, height, width):
     """Divide a band's scratch memory."""
-    _, _, size, lines = scratch_sizes(height, width)
+    size, lines = band_sizes(height, width)
     end = 3 * size + lines
     return Tiles(
         memory[:size],
@@ -42,40 +43,38 @@ def divide_band(memory, height, width):
 
 
 @njit
-def pad(image, padded):
-    """Copy an image of one channel (H, W) into a padded one."""
+def copy(image, out):
+    """Copy a block of one channel (H, W) to its place in a padded one."""
     height, width = image.shape
     for y in range(height):
-        padded[1 + y, 1 : 1 + width] = image[y]
+        for x in range(width):  # to assign slices would take two seconds more to compile
+            out[y, x] = image[y, x]
 
 
 @njit
 def pad_rows(image, first, padded):
     """Copy the rows of an image of one channel (H, W) from `first` on into (PH, PW), after a zero column.
 
-    Rows outside the image are zero.
+    Rows outside the image are zero. The columns around it are left as they are.
     """
     height, width = image.shape
     for y in range(len(padded)):
-        if 0 <= first + y < height:
-            padded[y, 1 : 1 + width] = image[first + y]
-        else:
-            padded[y] = 0
+        inside = 0 <= first + y < height
+        for x in range(width):
+            padded[y, 1 + x] = image[first + y, x] if inside else np.float32(0)
 
 
 @njit
-def pad_activation(a, normalisation, padded):
-    """Write ReLU(normalised `a`) of one image into a padded image."""
+def activate(a, normalisation, out):
+    """Write ReLU(normalised `a`) to `out`, the block's place in a padded one."""
     height, width, channels = a.shape
-    padded_width = padded.shape[1]
     for c in range(0, channels, LANES):
         scale, shift = load(normalisation, c), load(normalisation, channels + c)
-        at = c
         for y in range(height):
-            to = ((y + 1) * padded_width + 1) * channels + c
+            at, to = y * row_of(a) + c, y * row_of(out) + c
             for _ in range(width):
                 h = fma(load(a, at), scale, shift)
-                store(padded, to, where_positive(h, h))
+                store(out, to, where_positive(h, h))
                 at += channels
                 to += channels
 
@@ -99,7 +98,7 @@ def move_up(padded, rows):
 
 @njit
 def convolve(padded, u, tiles, out):
-    """Convolve a padded image; `out` is (H, W, C)."""
+    """Convolve a padded block; `out` is (H, W, C)."""
     height, width, outputs = out.shape
     inputs = padded.shape[2]
     rows, across, slots = band_shape(height, width)
@@ -107,8 +106,7 @@ def convolve(padded, u, tiles, out):
     for first in range(0, down, rows):
         band = Band(first, min(first + rows, down), across, slots)
         winograd.transform_input(padded, band, tiles.first, tiles.lines)
-        pixels = STRIDE * rows * width
-        ahead = Ahead(out, first // rows * pixels * outputs, pixels * outputs, True)
+        ahead = Ahead(out, STRIDE * first * row_of(out), STRIDE * rows, width * outputs, row_of(out), True)
         products.multiply(tiles.first, u, tiles.second, slots, rows_of_products(band), inputs, outputs, ahead)
         _transform_outputs(tiles.second, band, tiles.lines, tiles.tile, out)
 
@@ -117,27 +115,27 @@ def convolve(padded, u, tiles, out):
 def _transform_outputs(m, band, lines, tile, out):
     """The output pixels of a band; a tile that reaches over the image's edge is cut."""
     height, width, channels = out.shape
-    plane = band.slots * channels
+    row, plane = row_of(out), band.slots * channels
     for c in range(0, channels, LANES):
         at = c
         for ty in range(band.first, band.last):
             for tx in range(band.across):
-                to = STRIDE * (ty * width + tx) * channels + c
+                to = STRIDE * (ty * row + tx * channels) + c
                 down, across = min(STRIDE, height - STRIDE * ty), min(STRIDE, width - STRIDE * tx)
                 if down == STRIDE and across == STRIDE:
-                    winograd.transform_output(m, at, plane, lines, out, to, width * channels, channels)
+                    winograd.transform_output(m, at, plane, lines, out, to, row, channels)
                 else:
                     winograd.transform_output(m, at, plane, lines, tile, 0, STRIDE * LANES, LANES)
                     for y in range(down):
                         for x in range(across):
                             pixel = load(tile, (STRIDE * y + x) * LANES)
-                            store(out, to + (y * width + x) * channels, pixel)
+                            store(out, to + y * row + x * channels, pixel)
                 at += channels
 
 
 @njit
-def convolve_gradient(padded, u, tiles, g, a, norm, du, dx):
-    """Gradients of `convolve`, and of the normalisation and the ReLU after it, for one image.
+def convolve_gradient(padded, u, tiles, g, a, norm, above, before, du, dx):
+    """Gradients of `convolve`, and of the normalisation and the ReLU after it, for one block.
 
     Parameters
     ----------
@@ -151,6 +149,9 @@ def convolve_gradient(padded, u, tiles, g, a, norm, du, dx):
     norm : (5, outputs)
         The gradient of the convolution's output is ``norm[0] · g + norm[1] · a + norm[2]``, where g counts as
         zero unless ``a · norm[3] + norm[4]`` is positive.
+    above, before : int, 0 or 1
+        Rows of tiles at the top, and tiles at the left of each row, that belong to other blocks. They count
+        for `dx`, not for `du`. Where there are tiles at the left, a band must be a single row.
     du
         The gradient of the transformed weights is added to it.
     dx : (PH, PW, inputs)
@@ -164,10 +165,13 @@ def convolve_gradient(padded, u, tiles, g, a, norm, du, dx):
         band = Band(first, min(first + rows, down), across, slots)
         v, z, m, lines = tiles.first, tiles.second, tiles.third, tiles.lines
         _transform_gradients(g, a, norm, band, lines, z)
-        winograd.transform_input(padded, band, v, lines)
-        products.accumulate_weight_gradient(v, z, du, slots, (band.last - first) * across, inputs)
-        pixels = STRIDE * rows * width  # of the next band, or of the next image's first
-        ahead = Ahead(a, STRIDE * band.last * width * outputs, pixels * outputs, False)
+        others = across if first < above else before
+        own = (band.last - first) * across - others
+        if own > 0:
+            winograd.transform_input(padded, band, v, lines)
+            products.accumulate_weight_gradient(v, z, du, slots, others, own, inputs)
+        # Of the next band, or of the next image's first.
+        ahead = Ahead(a, STRIDE * band.last * row_of(a), STRIDE * rows, width * outputs, row_of(a), False)
         products.multiply(z, u, m, slots, rows_of_products(band), outputs, inputs, ahead)
         winograd.add_input_gradient(m, band, dx, lines)
 
@@ -176,7 +180,7 @@ def convolve_gradient(padded, u, tiles, g, a, norm, du, dx):
 def _transform_gradients(g, a, norm, band, lines, z):
     """Z = A dy Aᵀ of a band's tiles, where dy is the gradient of the convolution's output."""
     height, width, channels = g.shape
-    row = width * channels
+    row_g, row_a = row_of(g), row_of(a)
     zero = splat(np.float32(0))
     for c in range(0, channels, LANES):
         factors = load_three(norm, c, channels)
@@ -185,30 +189,32 @@ def _transform_gradients(g, a, norm, band, lines, z):
         for ty in range(band.first, band.last):
             down = height - STRIDE * ty
             for tx in range(band.across):
-                at = STRIDE * (ty * width + tx) * channels + c
+                at_g = STRIDE * (ty * row_g + tx * channels) + c
+                at_a = STRIDE * (ty * row_a + tx * channels) + c
                 across = width - STRIDE * tx
                 for x in range(STRIDE):
                     y0 = y1 = y2 = y3 = zero
                     if x < across:
-                        y0 = _unnormalise(g, a, at, factors, scale, shift)
+                        y0 = _unnormalise(g, at_g, a, at_a, factors, scale, shift)
                         if down > 1:
-                            y1 = _unnormalise(g, a, at + row, factors, scale, shift)
+                            y1 = _unnormalise(g, at_g + row_g, a, at_a + row_a, factors, scale, shift)
                         if down > 2:
-                            y2 = _unnormalise(g, a, at + 2 * row, factors, scale, shift)
+                            y2 = _unnormalise(g, at_g + 2 * row_g, a, at_a + 2 * row_a, factors, scale, shift)
                         if down > 3:
-                            y3 = _unnormalise(g, a, at + 3 * row, factors, scale, shift)
+                            y3 = _unnormalise(g, at_g + 3 * row_g, a, at_a + 3 * row_a, factors, scale, shift)
                     winograd.transform_gradient_column(x, lines, y0, y1, y2, y3)
-                    at += channels
+                    at_g += channels
+                    at_a += channels
                 winograd.transform_gradient_rows(lines, z, to, band.slots * channels)
                 to += channels
 
 
 @njit
-def _unnormalise(g, a, at, factors, scale, shift):
-    """The gradient of a convolution's output at one offset, see `convolve_gradient`."""
+def _unnormalise(g, at_g, a, at_a, factors, scale, shift):
+    """The gradient of a convolution's output at one pixel, see `convolve_gradient`."""
     by_g, by_a, constant = factors
-    activation = load(a, at)
-    gradient = where_positive(fma(activation, scale, shift), load(g, at))
+    activation = load(a, at_a)
+    gradient = where_positive(fma(activation, scale, shift), load(g, at_g))
     return fma(by_g, gradient, fma(by_a, activation, constant))
 
 
@@ -222,31 +228,37 @@ def unnormalise(g, a, norm, out):
     for c in range(0, channels, LANES):
         factors = load_three(norm, c, channels)
         scale, shift = load(norm, 3 * channels + c), load(norm, 4 * channels + c)
-        for at in range(c, height * width * channels, channels):
-            store(out, at, _unnormalise(g, a, at, factors, scale, shift))
+        for y in range(height):
+            at_g, at_a, to = y * row_of(g) + c, y * row_of(a) + c, y * row_of(out) + c
+            for _ in range(width):
+                store(out, to, _unnormalise(g, at_g, a, at_a, factors, scale, shift))
+                at_g += channels
+                at_a += channels
+                to += channels
 
 
 @njit
 def statistics(a, sums):
-    """Of each channel of an image: its first pixel k, Σ (a − k) and Σ (a − k)², as `sums` (3, C).
+    """Of each channel of a block: its first pixel k, Σ (a − k) and Σ (a − k)², as `sums` (3, C).
 
-    Sums are taken relative to the first pixel, so a large mean does not swamp the variance.
+    Sums are taken relative to the first pixel, so a large mean does not swamp the variance. Every second
+    pixel has sums of its own: one addition need not wait for the other.
     """
     height, width, channels = a.shape
-    pixels = height * width
     zero = splat(np.float32(0))
     for c in range(0, channels, LANES):
         k = load(a, c)
         s = t = q = r = zero
-        at = c
-        for _ in range(pixels // 2):
-            d, e = load(a, at) - k, load(a, at + channels) - k
-            s, t = s + d, t + e
-            q, r = fma(d, d, q), fma(e, e, r)
-            at += 2 * channels
-        if pixels % 2:
-            d = load(a, at) - k
-            s, q = s + d, fma(d, d, q)
+        for y in range(height):
+            at = y * row_of(a) + c
+            for _ in range(width // 2):
+                d, e = load(a, at) - k, load(a, at + channels) - k
+                s, t = s + d, t + e
+                q, r = fma(d, d, q), fma(e, e, r)
+                at += 2 * channels
+            if width % 2:
+                d = load(a, at) - k
+                s, t, q, r = t, s + d, r, fma(d, d, q)
         store(sums, c, k)
         store(sums, channels + c, s + t)
         store(sums, 2 * channels + c, q + r)
@@ -256,24 +268,22 @@ def statistics(a, sums):
 def gradient_statistics(dx, a, normalisation, out, sums):
     """Pass a gradient back through a ReLU, and sum it for the gradient of the normalisation before the ReLU.
 
-    `dx` is the gradient of the padded image that `pad_activation` makes of `a`; `out` (H, W, C) is `dx`
-    without the border, and zero where the ReLU was. Of each channel, `sums` (2, C) are Σ out and Σ out · (a −
-    mean).
+    `dx` (H, W, C) is the gradient of what `activate` makes of `a`; `out` (H, W, C) is the same, but zero
+    where the ReLU was. Of each channel, `sums` (2, C) are Σ out and Σ out · (a − mean).
     """
     height, width, channels = a.shape
-    padded_width = dx.shape[1]
     for c in range(0, channels, LANES):
         scale, shift, mean = load_three(normalisation, c, channels)
         s = q = splat(np.float32(0))
-        p = c
         for y in range(height):
-            at = ((y + 1) * padded_width + 1) * channels + c
+            at, p, to = y * row_of(dx) + c, y * row_of(a) + c, y * row_of(out) + c
             for _ in range(width):
                 activation = load(a, p)
                 gradient = where_positive(fma(activation, scale, shift), load(dx, at))
-                store(out, p, gradient)
+                store(out, to, gradient)
                 s, q = s + gradient, fma(gradient, activation - mean, q)
                 at += channels
                 p += channels
+                to += channels
         store(sums, c, s)
         store(sums, channels + c, q)

@@ -59,23 +59,22 @@ class Normalisation:
 
     @classmethod
     def of_batch(
-        cls, link: chainer.Link, sums: np.ndarray, pixels: int, gamma: np.ndarray, beta: np.ndarray
+        cls, link: chainer.Link, sums: np.ndarray, pixels: np.ndarray, gamma: np.ndarray, beta: np.ndarray
     ) -> Normalisation:
         """The normalisation with a batch's own statistics; it also updates the running statistics.
 
         Parameters
         ----------
         link : chainer.links.BatchNormalization
-        sums : ndarray, (B, 3, C), float32
-            Each image's `kernels.statistics`.
-        pixels : int
-            Number of pixels in an image.
+        sums : ndarray, (B · blocks, 3, C), float32
+            The `kernels.statistics` of each block of each image.
+        pixels : ndarray, (blocks,)
+            Number of pixels in each of an image's blocks.
         gamma, beta : ndarray, (C,)
         """
         moments = np.zeros((2, len(gamma)))
-        _take_moments(sums, pixels, moments)
+        count = _take_moments(sums, pixels, moments)
         mean, variance = moments
-        count = len(sums) * pixels
         if is_shared(link):
             mean, squares = _mean_over_ranks(link, np.stack([mean, variance + mean**2]))
             variance = np.maximum(squares - mean**2, 0)
@@ -84,8 +83,8 @@ class Normalisation:
             _update_running(link, mean, variance, count / max(count - 1, 1))
         return cls(mean, variance, gamma, beta, link.eps)
 
-    def gradient(self, sums: np.ndarray, pixels: int, link: chainer.Link, train: bool) -> Gradient:
-        """The gradient, from sums over each image.
+    def gradient(self, sums: np.ndarray, count: int, link: chainer.Link, train: bool) -> Gradient:
+        """The gradient, from sums over parts of the batch.
 
         With x̂ = (a − mean) / std, the gradient of the input is scale · (g − Σ g / n − x̂ · Σ g x̂ / n),
         section 3 of the paper. It is linear in g and a. If the statistics are not the batch's own, it is
@@ -93,42 +92,51 @@ class Normalisation:
 
         Parameters
         ----------
-        sums : ndarray, (B, 2, C), float32
-            Of each image, Σ g and Σ g · (a − mean), as `kernels.gradient_statistics` takes them.
-        pixels : int
-            Number of pixels in an image.
+        sums : ndarray, (parts, 2, C), float32
+            Of each part, Σ g and Σ g · (a − mean), as `kernels.gradient_statistics` takes them.
+        count : int
+            Number of pixels in the batch.
         link : chainer.links.BatchNormalization
         train : bool
             Whether the statistics are the batch's own.
         """
         totals = np.zeros((2, sums.shape[2]))
-        _add_images(sums, totals)
+        _add_parts(sums, totals)
         if train and is_shared(link):
             totals = _mean_over_ranks(link, totals)
         norm, parameters = (np.empty((rows, sums.shape[2]), np.float32) for rows in (5, 2))
-        _differentiate(totals, len(sums) * pixels, train, self.rows, self._inverse_std, norm, parameters)
+        _differentiate(totals, count, train, self.rows, self._inverse_std, norm, parameters)
         return Gradient(norm, *parameters)
 
 
 @compiled
 def _take_moments(sums, pixels, moments):
-    """Mean and variance over a batch, added to `moments` (2, C), from `kernels.statistics` (B, 3, C)."""
-    images, _, channels = sums.shape
+    """Add mean and variance over a batch to `moments` (2, C); return the number of its pixels.
+
+    `sums` and `pixels` are those of `Normalisation.of_batch`.
+    """
+    parts, _, channels = sums.shape
     mean, variance = moments
-    for i in range(images):
+    count = 0
+    for i in range(parts):
+        size = pixels[i % len(pixels)]
+        count += size
+        share = size / pixels[0]  # 1 where all blocks are alike: it costs no rounding
         for c in range(channels):
-            mean[c] += np.float64(sums[i, 0, c]) + np.float64(sums[i, 1, c]) / pixels
+            mean[c] += share * (np.float64(sums[i, 0, c]) + np.float64(sums[i, 1, c]) / size)
     for c in range(channels):
-        mean[c] /= images
-    for i in range(images):
+        mean[c] /= count / pixels[0]
+    for i in range(parts):
+        size = pixels[i % len(pixels)]
         for c in range(channels):
             k, s, q = np.float64(sums[i, 0, c]), np.float64(sums[i, 1, c]), np.float64(sums[i, 2, c])
-            deviation = k + s / pixels - mean[c]
-            variance[c] += q - s * s / pixels + pixels * (deviation * deviation)
+            deviation = k + s / size - mean[c]
+            variance[c] += q - s * s / size + size * (deviation * deviation)
     for c in range(channels):
         if variance[c] < 0:  # by rounding
             variance[c] = 0
-        variance[c] /= images * pixels
+        variance[c] /= count
+    return count
 
 
 @compiled
@@ -142,10 +150,10 @@ def _normalise(moments, gamma, beta, eps, rows, inverse_std):
 
 
 @compiled
-def _add_images(sums, totals):
-    """Add the sums of each image, (B, 2, C), to `totals` (2, C)."""
-    images, rows, channels = sums.shape
-    for i in range(images):
+def _add_parts(sums, totals):
+    """Add the sums of each part of a batch, (parts, 2, C), to `totals` (2, C)."""
+    parts, rows, channels = sums.shape
+    for i in range(parts):
         for row in range(rows):
             for c in range(channels):
                 totals[row, c] += sums[i, row, c]

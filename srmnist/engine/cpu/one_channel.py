@@ -1,8 +1,8 @@
 """Convolutions from one channel to many (conv1) and from many to one (conv4), and their gradients.
 
 Winograd's algorithm saves nothing where there is one channel, so these follow the definition of a
-convolution, for one image and on vectors of channels. Arrays are as in `kernels`; weights are (9, C), a row
-for each tap.
+convolution, for one block of an image and on vectors of channels. Arrays are as in `kernels`; weights are
+(9, C), a row for each tap.
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ from srmnist.engine.cpu.simd import (
     fma,
     load,
     load_three,
+    row_of,
     splat,
     store,
     store_three,
@@ -24,16 +25,15 @@ from srmnist.engine.cpu.simd import (
 
 @njit
 def spread(padded, weights, out):
-    """Convolve a padded image of one channel (PH, PW) into many, (H, W, C)."""
+    """Convolve a padded block of one channel (PH, PW) into many, (H, W, C)."""
     height, width, channels = out.shape
     padded_width = padded.shape[1]
     for c in range(0, channels, LANES):
         top_weights = load_three(weights, c, channels)
         middle_weights = load_three(weights, c + 3 * channels, channels)
         bottom_weights = load_three(weights, c + 6 * channels, channels)
-        to = c
         for y in range(height):
-            at = y * padded_width
+            at, to = y * padded_width, y * row_of(out) + c
             for _ in range(width):
                 top = _row_of_taps(padded, at, top_weights)
                 middle = _row_of_taps(padded, at + padded_width, middle_weights)
@@ -58,9 +58,8 @@ def spread_gradient(padded, g, dw):
         for tap in range(3):
             at_w = tap * 3 * channels + c
             d0, d1, d2 = load_three(dw, at_w, channels)
-            at = c
             for y in range(height):
-                p = (y + tap) * padded_width
+                p, at = (y + tap) * padded_width, y * row_of(g) + c
                 for _ in range(width):
                     gradient = load(g, at)
                     d0 = fma(broadcast(padded, p), gradient, d0)
@@ -116,7 +115,7 @@ def _gather_row(rows, y, first, weights, bias, out):
 def _normalise_row(a, y, normalisation, rectify, rows, row):
     """Write row `y` of the normalised image into one of the padded rows."""
     _, width, channels = a.shape
-    at, to = y * width * channels, (row * (width + 2) + 1) * channels
+    at, to = y * row_of(a), (row * (width + 2) + 1) * channels
     for c in range(0, channels, LANES):
         scale, shift = load(normalisation, c), load(normalisation, channels + c)
         for p in range(c, width * channels, channels):
@@ -126,7 +125,7 @@ def _normalise_row(a, y, normalisation, rectify, rows, row):
 
 @njit
 def gather_gradient(padded, flipped, a, normalisation, dw, sums):
-    """Gradients of `gather`, with its ReLU, for one image.
+    """Gradients of `gather`, with its ReLU, for one block.
 
     Parameters
     ----------
@@ -152,9 +151,8 @@ def gather_gradient(padded, flipped, a, normalisation, dw, sums):
         bottom_sums = load_three(dw, c + 6 * channels, channels)
         scale, shift, mean = load_three(normalisation, c, channels)
         s = q = splat(np.float32(0))
-        at = c
         for y in range(height):
-            top = y * padded_width
+            top, at = y * padded_width, y * row_of(a) + c
             for _ in range(width):
                 activation = load(a, at)
                 h = fma(activation, scale, shift)

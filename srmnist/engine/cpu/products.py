@@ -30,21 +30,25 @@ from srmnist.engine.cpu.simd import (
 class Ahead(NamedTuple):
     """Main memory that is fetched into the L2 cache while the products compute.
 
-    So the pass that follows does not wait for it. It begins at the offset ``at`` and has ``size`` floats.
-    ``write`` says whether the next pass writes there. A prefetch beyond an array's end does nothing.
+    So the pass that follows does not wait for it. It begins at the offset ``at`` and has ``rows`` of ``size``
+    floats, ``row`` floats apart. ``write`` says whether the next pass writes there. A prefetch beyond an
+    array's end does nothing.
     """
 
     memory: np.ndarray
     at: int
+    rows: int
     size: int
+    row: int
     write: bool
 
 
 @njit
 def _fetch(ahead, position):
-    """Fetch the share of one of the 36 positions."""
-    lines = -(-ahead.size // (POSITIONS * CACHE_LINE))
-    at = ahead.at + position * lines * CACHE_LINE
+    """Fetch the share of one of the 36 positions, without a turn where a row ends within it."""
+    lines = -(-ahead.rows * ahead.size // (POSITIONS * CACHE_LINE))
+    first = position * lines * CACHE_LINE
+    at = ahead.at + first // ahead.size * ahead.row + first % ahead.size
     for _ in range(lines):
         if ahead.write:
             prefetch_to_write(ahead.memory, at)
@@ -174,9 +178,9 @@ def _make_accumulate(inputs, outputs):
     strides = {"a_row": 1, "a_depth": inputs, "b_depth": outputs, "c_row": width}
     tile = _product_tile(_GRADIENT_ROWS, width // LANES, **strides, accumulate=True)
 
-    def accumulate(v, z, du, slots, tiles):
+    def accumulate(v, z, du, slots, first, tiles):
         for position in range(POSITIONS):
-            at_v, at_z = position * slots * inputs, position * slots * outputs
+            at_v, at_z = (position * slots + first) * inputs, (position * slots + first) * outputs
             for j in range(0, outputs, width):
                 to = (position * outputs + j) * inputs
                 for i in range(0, inputs, _GRADIENT_ROWS):
@@ -204,9 +208,12 @@ def multiply(v, u, m, slots, rows, inputs, outputs, ahead):
 
 
 @njit
-def accumulate_weight_gradient(v, z, du, slots, tiles, inputs):
-    """dU += Vᵀ · Z at each of the 36 positions: (inputs, tiles) · (tiles, 2 · inputs)."""
+def accumulate_weight_gradient(v, z, du, slots, first, tiles, inputs):
+    """dU += Vᵀ · Z at each of the 36 positions: (inputs, tiles) · (tiles, 2 · inputs).
+
+    The tiles begin with the number `first`.
+    """
     if inputs == 16:
-        _accumulate_16_32(v, z, du, slots, tiles)
+        _accumulate_16_32(v, z, du, slots, first, tiles)
     else:
-        _accumulate_32_64(v, z, du, slots, tiles)
+        _accumulate_32_64(v, z, du, slots, first, tiles)

@@ -5,8 +5,8 @@ registers, and it spills the accumulators of a matrix product to memory. So the 
 explicitly: a value of type `vec` is `LANES` floats, with the operators ``+ - *`` and the functions `fma`,
 `load` and `store`.
 
-Arrays are contiguous and have any number of dimensions. Offsets count floats from an array's first. They are
-not checked.
+Arrays have any number of dimensions and are contiguous, or views whose rows are: `row_of` tells how far
+these are apart. Offsets count floats from an array's first. They are not checked.
 """
 
 import operator
@@ -27,6 +27,7 @@ LANES = 16 if _AVX512 else 8 if _AVX else 4
 REGISTERS = 16 if _AVX and not _AVX512 else 32
 
 CACHE_LINE = 16  # floats
+_FLOAT = 4  # bytes
 
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _MASK = ir.VectorType(ir.IntType(32), LANES)
@@ -217,3 +218,9 @@ def store_three(array, offset, stride, values):
     store(array, offset, first)
     store(array, offset + stride, second)
     store(array, offset + 2 * stride, third)
+
+
+@njit
+def row_of(array):
+    """The distance between the rows of an array or a view, in floats."""
+    return array.strides[0] // _FLOAT

@@ -1,4 +1,4 @@
-"""The division of a batch into slices, which threads compute one by one."""
+"""The division of a batch's blocks into slices, which threads compute one by one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from srmnist.engine.cpu import memory, threads
-from srmnist.engine.cpu.geometry import evaluation_grid, scratch_size
+from srmnist.engine.cpu.geometry import Grid
 
 # Each slice has its own sum of weight gradients, and the rounding of a sum depends on its summands. With a
 # constant number of slices, any number of threads gives the same bits. At most this many threads can compute
@@ -15,60 +15,40 @@ from srmnist.engine.cpu.geometry import evaluation_grid, scratch_size
 _SUMMED_SLICES = 8
 
 
-def summed_slices(batch: int) -> int:
-    """Number of slices of a pass that sums over images."""
-    return min(batch, _SUMMED_SLICES)
+def summed_slices(blocks: int) -> int:
+    """Number of slices of a pass that sums over a batch's blocks."""
+    return min(blocks, _SUMMED_SLICES)
 
 
-def for_each_slice(
+def for_each_block(
     compute: Callable[..., None],
+    grid: Grid,
     images: Sequence[np.ndarray],
     constants: Sequence[np.ndarray],
     sums: np.ndarray | None = None,
 ) -> None:
-    """Let one of `passes` compute a batch, slice by slice, on all threads.
+    """Let one of `passes` compute the blocks of a batch's images, slice by slice, on all threads.
 
     Parameters
     ----------
-    compute : function (*slices of images, *constants, [element of sums], scratch)
+    compute : function (*images, blocks, first, last, *constants, [element of sums], scratch)
+    grid : Grid
+        The blocks of each image.
     images : sequence of ndarray
-        Arrays with a row for each image of the batch. The first one's shape begins with (B, H, W).
+        Arrays with something for each image or block. The first one has a row for each image of the batch.
     constants : sequence of ndarray
-        What is the same for all images.
+        What is the same for all blocks.
     sums : ndarray, optional
         An element (along the first axis) for each of the batch's `summed_slices`. If there are no sums, the
-        number of slices grows with the number of threads: results for single images do not depend on it.
+        number of slices grows with the number of threads: results for single blocks do not depend on it.
     """
-    batch, height, width = images[0].shape[:3]
-    count = _slices(batch) if sums is None else len(sums)
-    size = scratch_size(height, width)
+    total = len(images[0]) * len(grid.blocks)
 
     def compute_slice(i: int, first: int, last: int) -> None:
         own_sum = () if sums is None else (sums[i],)
-        compute(*(array[first:last] for array in images), *constants, *own_sum, memory.scratch(size))
+        compute(*images, grid.blocks, first, last, *constants, *own_sum, memory.scratch(grid.scratch))
 
-    threads.run_parts(compute_slice, batch, count)
-
-
-def for_each_block(
-    compute: Callable[..., None], x: np.ndarray, z: np.ndarray, constants: Sequence[np.ndarray]
-) -> None:
-    """Let `passes.evaluate` compute the blocks of a batch's images on all threads.
-
-    Parameters
-    ----------
-    compute : function (x, z, blocks, first, last, *constants, scratch)
-    x, z : ndarray, (B, H, W)
-    constants : sequence of ndarray
-    """
-    batch, height, width = x.shape
-    grid = evaluation_grid(height, width)
-    total = batch * len(grid.blocks)
-
-    def compute_slice(_: int, first: int, last: int) -> None:
-        compute(x, z, grid.blocks, first, last, *constants, memory.scratch(grid.scratch))
-
-    threads.run_parts(compute_slice, total, _slices(total))
+    threads.run_parts(compute_slice, total, _slices(total) if sums is None else len(sums))
 
 
 def _slices(total: int) -> int:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import chainer
 import numpy as np
 
 from srmnist.engine.cpu import layouts, memory, passes
-from srmnist.engine.cpu.geometry import C1, C2, C3, POSITIONS
+from srmnist.engine.cpu.geometry import C1, C2, C3, POSITIONS, Grid, training_grid
 from srmnist.engine.cpu.normalisation import Gradient, Normalisation
-from srmnist.engine.cpu.slices import for_each_slice, summed_slices
+from srmnist.engine.cpu.slices import for_each_block, summed_slices
 from srmnist.engine.network import Inputs, Layer
 
 # Training needs the memory of one batch; the second serves graphs that use the model twice.
@@ -37,28 +38,43 @@ class Step:
         """The output of the network, (B, 1, H, W), from x and the parameters."""
         x = layouts.for_numba(own.x[:, 0])
         z = np.empty(x.shape, np.float32)
-        self._batch = _Batch.of(x.shape)
+        self._grid = training_grid(*x.shape[1:])
+        self._batch = _Batch.of(x.shape, self._grid)
         first, *others = own.layers
         a = self._batch.activations
-        sums = _sums(a[0], 3)
-        for_each_slice(passes.forward_first, (x, a[0], sums), (layouts.taps(first.w),))
+        sums = self._sums(0, 3)
+        self._compute(passes.forward_first, (x, a[0], sums), (layouts.taps(first.w),))
         self._normalisations = [self._normalisation(0, sums, first)]
         self._transposed = {}
         for i, layer in enumerate(others, 1):
             u, self._transposed[i] = layouts.transformed(layer.w)
-            sums = _sums(a[i], 3)
+            sums = self._sums(i, 3)
             before = self._normalisations[-1].rows
-            for_each_slice(passes.forward_middle, (a[i - 1], a[i], sums), (before, u))
+            self._compute(passes.forward_middle, (a[i - 1], a[i], sums), (before, u))
             self._normalisations.append(self._normalisation(i, sums, layer))
         last = (self._normalisations[-1].rows, layouts.taps(own.w4), layouts.for_numba(own.bias))
-        for_each_slice(passes.forward_last, (a[2], z), last)
+        self._compute(passes.forward_last, (a[2], z), last)
         return sigmoid(z).reshape(own.x.shape)
 
     def _normalisation(self, i: int, sums: np.ndarray, layer: Layer) -> Normalisation:
         if not self._train:
             return Normalisation.running(self._links[i], layer.gamma, layer.beta)
-        _, height, width, _ = self._batch.activations[i].shape
-        return Normalisation.of_batch(self._links[i], sums, height * width, layer.gamma, layer.beta)
+        return Normalisation.of_batch(self._links[i], sums, self._grid.pixels, layer.gamma, layer.beta)
+
+    def _compute(
+        self,
+        compute: Callable[..., None],
+        images: Sequence[np.ndarray],
+        constants: Sequence[np.ndarray],
+        sums: np.ndarray | None = None,
+    ) -> None:
+        """Let one of `passes` compute the batch."""
+        for_each_block(compute, self._grid, images, constants, sums)
+
+    def _sums(self, i: int, count: int) -> np.ndarray:
+        """Memory for so many sums over each block and channel of a layer's output: (B · blocks, count, C)."""
+        a = self._batch.activations[i]
+        return np.empty((len(a) * len(self._grid.blocks), count, a.shape[-1]), np.float32)
 
     def gradients(self, own: Inputs, y: np.ndarray, gy: np.ndarray, of_images: bool = False) -> Inputs:
         """The gradients of all inputs, layer by layer from the last.
@@ -74,26 +90,26 @@ class Step:
         """
         x, gz = (layouts.for_numba(images[:, 0]) for images in (own.x, gy * y * (1 - y)))
         a, g, du = self._batch.activations, self._batch.gradients, self._batch.weight_gradients
-        slices = summed_slices(len(x))
+        slices = summed_slices(len(x) * len(self._grid.blocks))
         flipped = layouts.flipped_taps(own.w4)
         n1, n2, n3 = (normalisation.rows for normalisation in self._normalisations)
 
-        sums, dw4 = _sums(a[2], 2), np.empty((slices, 9, C3), np.float32)
-        for_each_slice(passes.backward_last, (gz, a[2], sums), (flipped, n3), dw4)
+        sums, dw4 = self._sums(2, 2), np.empty((slices, 9, C3), np.float32)
+        self._compute(passes.backward_last, (gz, a[2], sums), (flipped, n3), dw4)
         third = self._normalisation_gradient(2, sums)
 
-        sums = _sums(a[1], 2)
+        sums = self._sums(1, 2)
         fixed = [flipped, third.norm, self._transposed[2], n2]
-        for_each_slice(passes.backward_third, (gz, a[2], a[1], g[1], sums), fixed, du[1])
+        self._compute(passes.backward_third, (gz, a[2], a[1], g[1], sums), fixed, du[1])
         second = self._normalisation_gradient(1, sums)
 
-        sums = _sums(a[0], 2)
+        sums = self._sums(0, 2)
         fixed = [second.norm, self._transposed[1], n1]
-        for_each_slice(passes.backward_second, (g[1], a[1], a[0], g[0], sums), fixed, du[0])
+        self._compute(passes.backward_second, (g[1], a[1], a[0], g[0], sums), fixed, du[0])
         first = self._normalisation_gradient(0, sums)
 
         dw1 = np.empty((slices, 9, C1), np.float32)
-        for_each_slice(passes.backward_first, (x, g[0], a[0]), (first.norm,), dw1)
+        self._compute(passes.backward_first, (x, g[0], a[0]), (first.norm,), dw1)
         layers = (
             Layer(dw1.sum(axis=0).T.reshape(C1, 1, 3, 3), first.gamma, first.beta),
             Layer(layouts.weight_gradient(du[0], C1, C2), second.gamma, second.beta),
@@ -107,12 +123,12 @@ class Step:
         gx = np.empty(own.x[:, 0].shape, np.float32)
         images = (self._batch.gradients[0], self._batch.activations[0], gx)
         fixed = (first.norm, layouts.flipped_taps(own.layers[0].w))
-        for_each_slice(passes.input_gradient, images, fixed)
+        self._compute(passes.input_gradient, images, fixed)
         return gx.reshape(own.x.shape)
 
     def _normalisation_gradient(self, i: int, sums: np.ndarray) -> Gradient:
-        _, height, width, _ = self._batch.activations[i].shape
-        return self._normalisations[i].gradient(sums, height * width, self._links[i], self._train)
+        count = math.prod(self._batch.activations[i].shape[:3])
+        return self._normalisations[i].gradient(sums, count, self._links[i], self._train)
 
 
 class _Batch(NamedTuple):
@@ -133,17 +149,12 @@ class _Batch(NamedTuple):
     weight_gradients: list[np.ndarray]
 
     @classmethod
-    def of(cls, shape: tuple[int, int, int]) -> _Batch:
-        slices = summed_slices(shape[0])
+    def of(cls, shape: tuple[int, int, int], grid: Grid) -> _Batch:
+        slices = summed_slices(shape[0] * len(grid.blocks))
         shapes: list[tuple[int, ...]] = [(*shape, channels) for channels in (C1, C2, C3, C1, C2)]
         shapes += [(slices, POSITIONS, C1 * C2), (slices, POSITIONS, C2 * C3)]
         arrays = _batches.arrays(shapes)
         return cls(arrays[:3], arrays[3:5], arrays[5:])
-
-
-def _sums(activations: np.ndarray, count: int) -> np.ndarray:
-    """Memory for so many sums over each image and channel: (B, count, C)."""
-    return np.empty((len(activations), count, activations.shape[-1]), np.float32)
 
 
 def sigmoid(z: np.ndarray) -> np.ndarray:

@@ -274,24 +274,72 @@ def test_large_images_in_blocks_equal_plain_chainer(with_threads, shape):
     np.testing.assert_array_equal(evaluate(model, x), one)
 
 
+@pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize(
-    ("height", "width"), [(1, 1), (28, 28), (193, 136), (97, 137), (1000, 999), (4, 20_000)]
+    "shape", [(2, 5, 137), (1, 129, 6), (3, 65, 66), (1, 67, 139), (1, 130, 271), (2, 200, 64)]
 )
-def test_blocks_cover_each_pixel_once_and_begin_at_whole_tiles(height, width):
+def test_training_on_large_images_in_blocks_is_within_rounding_of_float64(shape, train):
+    x, t = images(17, shape)
+    model = make_model(17)
+    exact = in_float64(model)
+    truth = everything(exact, x.astype(np.float64), t.astype(np.float64), plain=False, train=train)
+    found = everything(model, x, t, plain=False, train=train)
+    for name, value in truth.items():
+        # Where rounding decides whether a ReLU passes an activation, a gradient jumps: gradients as a whole.
+        assert np.linalg.norm(found[name] - value) < 5e-3 * np.linalg.norm(value), name
+    for name in ("y", "loss", "bn1/avg_var", "bn2/avg_var", "bn3/avg_mean", "bn3/avg_var"):
+        assert np.linalg.norm(found[name] - truth[name]) < 1e-5 * np.linalg.norm(truth[name]), name
+
+
+@pytest.mark.parametrize("shape", [(1, 130, 271), (3, 97, 9)])
+def test_any_number_of_threads_trains_on_large_images_to_the_same_bits(with_threads, shape):
+    x, t = images(18, shape)
+    results = []
+    for threads in (1, 2, 3, 8):
+        with_threads(threads)
+        results.append(everything(make_model(18), x, t, plain=False))
+    for result in results[1:]:
+        for name, value in results[0].items():
+            np.testing.assert_array_equal(result[name], value, err_msg=name)
+
+
+SIZES = [(1, 1), (28, 28), (64, 3), (193, 136), (97, 137), (1000, 999), (4, 20_000), (33, 5125)]
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("grid_of", ["evaluation_grid", "training_grid"])
+def test_blocks_cover_each_pixel_once_and_begin_at_whole_tiles(grid_of, height, width):
     from srmnist.engine.cpu import geometry
 
     covered = np.zeros((height, width), np.uint8)
-    for top, bottom, left, right in geometry.evaluation_grid(height, width).blocks:
+    grid = getattr(geometry, grid_of)(height, width)
+    for (top, bottom, left, right), pixels in zip(grid.blocks, grid.pixels, strict=True):
         assert top % geometry.STRIDE == left % geometry.STRIDE == 0
         covered[top:bottom, left:right] += 1
+        assert pixels == covered[top:bottom, left:right].size
     assert (covered == 1).all()
 
 
-def test_scratch_memory_does_not_grow_with_the_image():
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_each_pixels_gradient_follows_from_the_tiles_of_one_block(height, width):
     from srmnist.engine.cpu import geometry
 
-    for shape in [(28, 28), (100, 100), (135, 5000), (5000, 135), (3000, 3000), (7000, 7001)]:
-        assert 4 * geometry.evaluation_grid(*shape).scratch < 2_000_000
+    covered = np.zeros((height, width), np.uint8)
+    for number in range(len(geometry.training_grid(height, width).blocks)):
+        _, area = geometry.block_of(geometry.training_grid(height, width).blocks, number)
+        tiles, whole = geometry.with_tiles_before(area), geometry.whole_gradients(area, height, width)
+        covered[whole.top : whole.bottom, whole.left : whole.right] += 1
+        if tiles.left < area.left:  # `kernels.convolve_gradient` needs bands of single rows there
+            assert geometry.band_shape(*geometry.shape_of(tiles))[0] == 1
+    assert (covered == 1).all()
+
+
+@pytest.mark.parametrize(("grid_of", "bound"), [("evaluation_grid", 2_000_000), ("training_grid", 6_000_000)])
+def test_scratch_memory_does_not_grow_with_the_image(grid_of, bound):
+    from srmnist.engine.cpu import geometry
+
+    for shape in [(28, 28), (63, 136), (100, 100), (135, 5000), (5000, 135), (3000, 3000), (7000, 7001)]:
+        assert 4 * getattr(geometry, grid_of)(*shape).scratch < bound
 
 
 def test_evaluation_follows_every_change_of_the_weights_and_statistics():

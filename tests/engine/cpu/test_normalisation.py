@@ -30,7 +30,7 @@ def test_statistics_and_gradients_have_the_bits_of_numpys(images, train):
     variance = np.maximum(squares, 0) / (images * PIXELS)
     inverse = 1 / np.sqrt(variance + link.eps)
     rows = np.stack([gamma * inverse, beta - mean * (gamma * inverse), mean]).astype(np.float32)
-    found = Normalisation.of_batch(link, sums, PIXELS, gamma, beta)
+    found = Normalisation.of_batch(link, sums, np.array([PIXELS]), gamma, beta)
     assert same(found.rows, rows)
 
     sums = random.normal(size=(images, 2, channels)).astype(np.float32)
@@ -41,6 +41,24 @@ def test_statistics_and_gradients_have_the_bits_of_numpys(images, train):
     by_g = scale.astype(np.float64)
     by_a = -by_g * inverse * of_gamma / count if train else 0 * by_g
     constant = -by_g * of_beta / count - by_a * mean if train else 0 * by_g
-    norm, *parameters = found.gradient(sums, PIXELS, link, train)
+    norm, *parameters = found.gradient(sums, images * PIXELS, link, train)
     assert same(norm, np.stack([by_g, by_a, constant, scale, shift]).astype(np.float32))
     assert same(np.stack(parameters), np.stack([of_gamma, of_beta]).astype(np.float32))
+
+
+def test_statistics_of_blocks_are_those_of_their_pixels():
+    """Blocks of an image differ in size, and each has sums relative to a pixel of its own."""
+    random = np.random.default_rng(0)
+    link = CNNAE().bn1
+    channels, pixels, images = len(link.avg_mean), np.array([12, 8, 3]), 4
+    activations = random.normal(3, 2, (images, pixels.sum(), channels)).astype(np.float32)
+    sums = []
+    for image in activations:
+        for block in np.split(image, np.cumsum(pixels)[:-1]):
+            deviations = block - block[0]
+            sums.append([block[0], deviations.sum(axis=0), (deviations**2).sum(axis=0)])
+    gamma, beta = np.ones(channels, np.float32), np.zeros(channels, np.float32)
+    found = Normalisation.of_batch(link, np.array(sums), pixels, gamma, beta)
+    whole = activations.reshape(-1, channels).astype(np.float64)
+    np.testing.assert_allclose(found.rows[2], whole.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found.rows[0], 1 / np.sqrt(whole.var(axis=0) + link.eps), rtol=1e-6)
