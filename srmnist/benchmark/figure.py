@@ -92,6 +92,8 @@ def _curves(
     axes: Axes, colours: Mapping[str, str], rows: Iterable[Row], kind: str, column: str, label: str
 ) -> None:
     """A line for each variant."""
+    from matplotlib.ticker import LogLocator
+
     lines: dict[str, list[tuple[int, float]]] = {}
     sizes: set[int] = set()
     for row in rows:
@@ -107,4 +109,6 @@ def _curves(
     )
     axes.set_xticks(sorted(sizes), [str(size) for size in sorted(sizes)])
     axes.xaxis.set_minor_formatter("")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
