@@ -38,8 +38,9 @@ HALO = 4
 # L2 cache, and the halo is a sixteenth of the width. Of 64, 96, 128 and 192 pixels this was the fastest.
 _BLOCK_WIDTH = 128
 # In evaluation, a large image has at least so many blocks, so that threads end at the same time, unless they
-# would be lower than this: then the halo costs more than the threads gain.
-_BLOCKS, _BLOCK_HEIGHT = 32, 96
+# would be lower than this: then the halo costs more than the threads gain. An image of 96 rows has two at
+# least: one of 128×128 then takes 5 % longer in a batch, but is 1.8 times as fast alone.
+_BLOCKS, _BLOCK_HEIGHT, _TWO_BLOCKS = 32, 128, 96
 # The least height of a block in training. Lower blocks compute more tiles twice (`with_tiles_before`), higher
 # ones need more scratch memory, and are too few for the threads. Of 16, 24, 32, 48, 64 and 96 pixels this was
 # the fastest for images of 128×128 to 512×512.
@@ -220,7 +221,8 @@ class Grid(NamedTuple):
 def evaluation_grid(height: int, width: int) -> Grid:
     """Divide an image into blocks for evaluation. They depend on the image's size alone."""
     across = _columns(width)
-    down = max(1, min(height // _BLOCK_HEIGHT, ceil_divide(_BLOCKS, across)))
+    least = 2 if height >= _TWO_BLOCKS else 1
+    down = max(least, min(height // _BLOCK_HEIGHT, ceil_divide(_BLOCKS, across)))
     blocks = _blocks(height, width, down, across)
     sizes = set()
     for block in blocks:
