@@ -136,6 +136,17 @@ def test_growth_is_that_of_the_benchmark():
         assert memory == f"{own[sides[-1]]['more_memory_mb']:,.0f} MB more"
 
 
+def test_growth_by_batch_is_that_of_the_benchmark():
+    rows = json.loads((ROOT / "results" / "benchmark.json").read_text())["growth"]["batch"]
+    kinds = {"step": "step_ms", "evaluation": "evaluate_ms"}
+    shown = [row for row in table_rows(text("srmnist/engine/README.md")) if row[0].split(", ")[0] in kinds]
+    assert len(shown) >= 3
+    for label, *cells in shown:
+        kind, variant = label.split(", ")
+        costs = [row[kinds[kind]] / row["batch"] for row in rows if row["variant"] == variant]
+        assert cells == [f"{cost:.3f}" if cost < 1 else f"{cost:.2f}" for cost in costs]
+
+
 def last(*run: str) -> dict[str, float]:
     """The last entry of a run's log."""
     return json.loads(ROOT.joinpath("results", "recipes", *run, "log").read_text())[-1]
