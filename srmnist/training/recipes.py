@@ -20,7 +20,7 @@ BATCHSIZES = {ARTICLE: 64, TUNED: 32}  # images a step, unless the user asks for
 # errors on the other 10,000. The test images were not used.
 _PEAK = 0.06  # Adam's alpha, at the peak
 _MUON_PEAK = 0.4
-_WARM_UP = 0.3  # fraction of the whole run
+_WARM_UP = 0.2  # fraction of the whole run
 _BIAS = -2.0  # of conv4, at the start. The sigmoid of -2 is 0.12; the mean intensity of MNIST is 0.13.
 
 # K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024: five iterations of
@@ -116,21 +116,34 @@ def orthogonalise(matrix: NdArray) -> NdArray:
         It has the singular vectors of `matrix`. Its singular values are between 0.7 and 1.2 where those of
         `matrix` are not tiny.
     """
+    xp = backend.get_array_module(matrix)
     a, b, c = _QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
-    x = x / (backend.get_array_module(x).linalg.norm(x) + 1e-7)
-    for _ in range(_ITERATIONS):
-        square = x @ x.T
-        x = a * x + (b * square + c * (square @ square)) @ x
+    x = x / (xp.linalg.norm(x) + 1e-7)
+    # Each iteration multiplies x by a polynomial of x xᵀ. All of them are computed before x is multiplied:
+    # x xᵀ is much smaller than x, and after an iteration it follows from the polynomial.
+    square, whole = x @ x.T, None
+    for i in range(_ITERATIONS):
+        factor = b * square + c * (square @ square) + a * xp.eye(len(square), dtype=x.dtype)
+        whole = factor if whole is None else factor @ whole
+        if i < _ITERATIONS - 1:
+            square = factor @ square @ factor
+    x = whole @ x
     return x.T if tall else x
 
 
-class OneCycle(training.Extension):
-    """Trainer extension: Adam's alpha rises linearly to its peak, and falls linearly to zero.
+class Schedule(training.Extension):
+    """Trainer extension that prepares each step of "tuned".
 
-    Alpha follows from the iteration alone, so a snapshot does not hold it. (L. N. Smith and N. Topin,
-    "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates", 2018.)
+    Adam's alpha rises linearly to its peak, and falls linearly to zero. (L. N. Smith and N. Topin,
+    "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates", 2018.) While it
+    rises, batch normalisation takes the statistics of each batch. After that it takes the running ones, as
+    in evaluation, and they stay as they are: those of a small batch differ from those of the next, and the
+    network would have to learn in spite of that.
+
+    All this follows from the iteration alone, so a snapshot does not hold it. ``chainer.config.train`` is
+    False for the steps with running statistics. When the run ends, it is again what it was before.
 
     Parameters
     ----------
@@ -138,18 +151,23 @@ class OneCycle(training.Extension):
         The number of iterations of the whole run.
     """
 
-    name = "OneCycle"  # type: ignore[assignment]
+    name = "Schedule"  # type: ignore[assignment]
     trigger = (1, "iteration")
 
     def __init__(self, iterations: int) -> None:
         self._iterations = iterations
 
     def initialize(self, trainer: training.Trainer) -> None:
+        self._train = chainer.config.train
         self(trainer)
 
     def __call__(self, trainer: training.Trainer) -> None:
-        step = trainer.updater.iteration + 1  # the rate is for the next step
-        trainer.updater.get_optimizer("main").alpha = _PEAK * rise_and_fall(step / self._iterations)
+        progress = (trainer.updater.iteration + 1) / self._iterations  # at the end of the next step
+        trainer.updater.get_optimizer("main").alpha = _PEAK * rise_and_fall(progress)
+        chainer.config.train = progress <= _WARM_UP
+
+    def finalize(self) -> None:
+        chainer.config.train = self._train
 
 
 def rise_and_fall(progress: float) -> float:

@@ -16,7 +16,7 @@ from srmnist.training.divergence import StopIfDiverged
 from srmnist.training.pairs import Pairs
 from srmnist.training.process import Process
 from srmnist.training.progress import PrintReport, ProgressBar
-from srmnist.training.recipes import ARTICLE, TUNED, OneCycle, make_optimizer, prepare
+from srmnist.training.recipes import ARTICLE, TUNED, Schedule, make_optimizer, prepare
 from srmnist.training.reports import LogReport, LossCurve
 from srmnist.training.settings import Settings
 from srmnist.training.updater import Updater
@@ -83,7 +83,7 @@ def build_trainer(
     _complete(trainer)
     if settings.recipe == TUNED:
         batches = settings.epoch * len(train) / updater.get_iterator("main").batch_size
-        trainer.extend(OneCycle(math.ceil(batches)))
+        trainer.extend(Schedule(math.ceil(batches)))
     trainer.extend(evaluator)
     if process.leads:
         _add_reports(trainer, out, terminal)

@@ -49,7 +49,6 @@ def _needs_graph(optimizer: chainer.Optimizer, x: NdArray, t: NdArray) -> bool:
         type(model) is CNNAE
         and type(x) is type(t) is np.ndarray
         and (x.shape, x.dtype) == (t.shape, t.dtype)
-        and config.train
         and config.enable_backprop
         and not (config.debug or optimizer._loss_scale or chainer.get_function_hooks())
     )

@@ -31,7 +31,7 @@ def update(optimizer: chainer.Optimizer, x: np.ndarray, t: np.ndarray) -> np.nda
     model = optimizer.target
     own = parameters(model)
     inputs = Inputs.of([x, *(parameter.array for parameter in own)])
-    step = Step(normalisations(model), train=True)
+    step = Step(normalisations(model), chainer.config.train)
     y = step.forward(inputs)
     loss, gy = _squared_error(y, t)
     _, *gradients = step.gradients(inputs, y, gy).flat()

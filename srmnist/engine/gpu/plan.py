@@ -131,15 +131,15 @@ def names(launches: Iterable[Launch]) -> set[str]:
     return {name for launch in launches for name in launch.arguments if isinstance(name, str)}
 
 
-def gradients(shape: Shape, layers: tuple[Normalisation, ...]) -> list[Launch]:
-    """A training step as far as "gradient" and "loss", from "indices"."""
-    ahead = [*batch(shape), *forward(shape, layers, train=True), *squared_error(shape)]
-    return [*ahead, *backward(shape, train=True)]
+def gradients(shape: Shape, layers: tuple[Normalisation, ...], train: bool = True) -> list[Launch]:
+    """A training step as far as "gradient" and "loss", from "indices"; `train` as for `forward`."""
+    ahead = [*batch(shape), *forward(shape, layers, train), *squared_error(shape)]
+    return [*ahead, *backward(shape, train)]
 
 
-def step(shape: Shape, layers: tuple[Normalisation, ...]) -> list[Launch]:
-    """A whole training step with Adam, from "indices" and "coefficients"."""
-    return [*gradients(shape, layers), *adam()]
+def step(shape: Shape, layers: tuple[Normalisation, ...], train: bool = True) -> list[Launch]:
+    """A whole training step with Adam, from "indices" and "coefficients"; `train` as for `forward`."""
+    return [*gradients(shape, layers, train), *adam()]
 
 
 def evaluation(shape: Shape, layers: tuple[Normalisation, ...]) -> list[Launch]:

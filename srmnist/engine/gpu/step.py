@@ -30,7 +30,8 @@ def training_step(
 
     With plain Adam and one process, the update is part of the launches. Several processes average gradients,
     running statistics and loss as one vector before the update. Any optimiser but plain Adam finds the
-    gradients in the parameters. Which of these it is, is decided here, once.
+    gradients in the parameters. Which of these it is, is decided here, once. ``chainer.config.train`` decides
+    at each step whether batch normalisation takes the statistics of the batch, or the running ones.
 
     Parameters
     ----------
@@ -44,9 +45,9 @@ def training_step(
     optimizer = getattr(vectors.optimizer, "actual_optimizer", vectors.optimizer)
     vectors.give_gradients()
     if communicator is None and updates(optimizer):
-        whole = Batches(vectors, data, plan.step, captured)
+        whole = _TrainingBatches(vectors, data, plan.step, captured)
         return lambda indices: whole(indices, _next_coefficients(optimizer))
-    gradients = Batches(vectors, data, plan.gradients, captured)
+    gradients = _TrainingBatches(vectors, data, plan.gradients, captured)
     update = _adam(vectors, optimizer) if updates(optimizer) else optimizer.update
 
     def step(indices: Sequence[int]) -> NdArray:
@@ -158,6 +159,25 @@ class Batches:
         for name in sorted(plan.names(launches) - set(arrays)):
             arrays[name] = self._device.empty(*sizes[name])
         return self._device.bind(launches, arrays), uploaded
+
+
+class _TrainingBatches:
+    """`Batches` for launches of training steps, which ``chainer.config.train`` decides on.
+
+    They are made anew, for memory's sake, when it changes: in a run it does so at most once.
+    """
+
+    def __init__(
+        self, vectors: Vectors, data: Resident, launches: Callable[..., list[Launch]], captured: bool
+    ) -> None:
+        self._make = lambda train: Batches(vectors, data, functools.partial(launches, train=train), captured)
+        self._train: bool | None = None
+
+    def __call__(self, indices: Sequence[int], coefficients: np.ndarray | None = None) -> NdArray:
+        if self._train != chainer.config.train:
+            self._train = bool(chainer.config.train)
+            self._batches = self._make(self._train)
+        return self._batches(indices, coefficients)
 
 
 def _captured(device: Device, run: Callable[..., None]) -> Callable[[], None]:
