@@ -126,7 +126,8 @@ def import_stand_ins() -> Iterator[None]:
     Both stand in for real packages, too: a real ``pkg_resources`` would find a CuPy that is too new for
     Chainer.
 
-    A stand-in for a part of SciPy imports that part as soon as Chainer uses it.
+    A stand-in for a part of SciPy imports that part as soon as it is used. Where CuPy is installed, SciPy has
+    none: CuPy, which Chainer imports, uses all of these parts at once.
     """
     import numpy
 
@@ -139,7 +140,7 @@ def import_stand_ins() -> Iterator[None]:
         "numpy.distutils": distutils,
         "numpy.distutils.system_info": system_info,
     }
-    if importlib.util.find_spec("scipy"):
+    if importlib.util.find_spec("scipy") and not importlib.util.find_spec("cupy"):
         stand_ins.update({name: _on_demand(name) for name in _UNUSED if name not in sys.modules})
     with _replaced(sys.modules, stand_ins), _replaced(vars(numpy), {"distutils": distutils}):
         yield
@@ -148,9 +149,13 @@ def import_stand_ins() -> Iterator[None]:
 def _on_demand(name: str) -> types.ModuleType:
     """A stand-in for a module: the real module is imported when one of its names is first used."""
     module = types.ModuleType(name)
-    module.__getattr__ = lambda attribute: getattr(  # type: ignore[method-assign]
-        importlib.import_module(name), attribute
-    )
+
+    def of_real_module(attribute: str) -> Any:
+        if sys.modules.get(name) is module:
+            del sys.modules[name]  # or the import would find the stand-in
+        return getattr(importlib.import_module(name), attribute)
+
+    module.__getattr__ = of_real_module  # type: ignore[method-assign]
     return module
 
 
@@ -175,8 +180,9 @@ def _replaced(names: dict[str, Any], values: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in values:
-            names.pop(name, None)
+        for name, value in values.items():
+            if names.get(name) is value:
+                del names[name]
         names.update(before)
 
 

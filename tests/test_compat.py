@@ -72,6 +72,20 @@ def test_chainer_s_uses_of_scipy_work_when_they_come():
     )
 
 
+@pytest.mark.parametrize("package", ["cupy", "ideep4py"])
+def test_packages_that_chainer_imports_find_the_real_scipy(package, tmp_path):
+    """CuPy reads names of scipy.linalg when it is imported; other packages may."""
+    submodule = "from scipy.linalg import blas\n" if package == "cupy" else ""
+    (tmp_path / f"{package}.py").write_text(f"import scipy.linalg\n{submodule}found = scipy.linalg.det\n")
+    python(
+        "import srmnist, chainer, sys\n"
+        f"assert {package!r} in sys.modules\n"
+        f"import scipy.linalg, {package}\n"
+        f"assert {package}.found is scipy.linalg.det\n",
+        cwd=tmp_path,
+    )
+
+
 def test_patches_leave_no_trace_and_the_user_s_packages_alone(tmp_path):
     (tmp_path / "pkg_resources.py").write_text("owner = 'user'\n")
     python(

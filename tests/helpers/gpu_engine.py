@@ -8,23 +8,22 @@ import numpy as np
 import pytest
 
 import srmnist  # noqa: F401 – first: it makes Chainer import
-from chainer.backends import cuda
 from helpers.cuda_on_cpu.device import COMPILER, HostDevice, library
 from srmnist.engine.gpu import device as devices
 from srmnist.engine.gpu import function
 from srmnist.system.device import select_device
+from srmnist.system.errors import UserError
 from srmnist.training import trainer
 
 
 @functools.cache
 def why_no_gpu() -> str:
     """Why the tests that need a GPU cannot run here; empty where they can."""
-    if not cuda.available:
-        return "CuPy is not installed"
     try:
-        return "" if cuda.cupy.cuda.runtime.getDeviceCount() > 0 else "there is no CUDA device"
-    except Exception as error:
-        return f"there is no CUDA device: {error}"
+        select_device(0)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 @functools.cache
