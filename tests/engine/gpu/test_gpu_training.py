@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from srmnist.training.settings import Settings
 from srmnist.training.pairs import Pairs
 from srmnist.training.trainer import EpochShuffle, build_trainer, initial_model
 from srmnist.training.train import train
-from helpers.users import TRAIN, refusal, run, tree
+from helpers.users import SCRIPTS, TRAIN, refusal, run, tree
 
 
 @pytest.fixture
@@ -322,15 +323,15 @@ def home(tmp_path_factory):
 
 
 @pytest.mark.gpu
-def test_training_resuming_and_showing_results_through_the_scripts(home, script, tmp_path):
+def test_training_resuming_and_showing_results_through_the_scripts(home, tmp_path):
     command = train_command(TRAIN, home / "data", "--gpu", 0)
     done = run([*command, "--epoch", "2", "--out", str(tmp_path / "out")])
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"validation MSE 0\.\d+, PSNR", done.stdout)
     finish([*command, "--epoch", "3"], tmp_path / "out")
     assert results(tmp_path / "out") == results(home / "untouched")
-    flags = ("--gpu", 0, "--data", home / "data", "--model", "out/model.npz", "-o", "out")
-    shown = script("show_results.py", *flags, cwd=tmp_path)
+    flags = ["--gpu", "0", "--data", str(home / "data"), "--model", "out/model.npz", "-o", "out"]
+    shown = run([sys.executable, str(SCRIPTS / "show_results.py"), *flags], cwd=tmp_path)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert (tmp_path / "out" / "output.png").exists()
 
