@@ -91,31 +91,54 @@ template <int KIND, int N> struct Input {
     // From `at` in a (and g); zeros where there is no such pixel.
     __device__ void values(const float* a, const float* g, int at, bool inside, float* to) const {
         float from_a[N], from_g[N];
-        for (int i = 0; i < N; i++) to[i] = 0.0f;
+        read(a, g, at, inside, from_a, from_g);
+        values(from_a, from_g, inside, to);
+    }
+    // The same in two halves. Between them, more can be read: then the reads overlap.
+    __device__ static void read(const float* a, const float* g, int at, bool inside, float* from_a,
+                                float* from_g) {
         if (!inside) return;
         Vector<N>::load(a + at, from_a);
         if (KIND == GRADIENT) Vector<N>::load(g + at, from_g);
-        for (int i = 0; i < N; i++) to[i] = value(i, from_a[i], KIND == GRADIENT ? from_g[i] : 0.0f);
+    }
+    __device__ void values(const float* from_a, const float* from_g, bool inside, float* to) const {
+        for (int i = 0; i < N; i++)
+            to[i] = inside ? value(i, from_a[i], KIND == GRADIENT ? from_g[i] : 0.0f) : 0.0f;
     }
 };
 
-// CHUNK channels, from `chunk`, of an edged tile of a convolution's input with CI channels; zero outside of
-// the image. A thread reads four channels of a pixel at once.
-template <int KIND, int CI>
-__device__ inline void load_tile(const float* a, const float* g, const float* norm, Tile tile, int chunk,
-                                 float (*to)[EDGED_H][EDGED_W]) {
-    constexpr int FOURS = CHUNK / 4;
-    const int first = threadIdx.x % FOURS * 4;
-    const Input<KIND, 4> input(norm, CI, chunk + first);
-    a += tile.first() * CI + chunk + first;
-    if (KIND == GRADIENT) g += tile.first() * CI + chunk + first;
-    for (int i = threadIdx.x / FOURS; i < EDGED_H * EDGED_W; i += THREADS / FOURS) {
-        int row = i / EDGED_W - 1, column = i % EDGED_W - 1;
-        float values[4];
-        input.values(a, g, (row * tile.width + column) * CI, tile.has(row, column), values);
-        for (int c = 0; c < 4; c++) to[first + c][row + 1][column + 1] = values[c];
+// CHUNK channels of an edged tile of a convolution's input with CI channels; zero outside of the image. A
+// thread reads four channels of a pixel at once, of every ROWS-th pixel in a column. It reads all of them
+// before it stores the first.
+template <int KIND, int CI> struct EdgedTile {
+    static constexpr int FOURS = CHUNK / 4, ACROSS = 32, ROWS = THREADS / FOURS / ACROSS, PIECES = EDGED_H / ROWS;
+    static_assert(EDGED_W <= ACROSS && EDGED_H % ROWS == 0, "");
+    float from_a[PIECES][4], from_g[PIECES][4];
+    const int first = threadIdx.x % FOURS * 4;  // channel of the chunk
+    const int column = threadIdx.x / FOURS % ACROSS, row = threadIdx.x / FOURS / ACROSS;
+
+    __device__ bool inside(Tile tile, int i) const {
+        return column < EDGED_W && tile.has(row + i * ROWS - 1, column - 1);
     }
-}
+    // The channels from `chunk` on.
+    __device__ void read(const float* a, const float* g, Tile tile, int chunk) {
+        const long long at = tile.first() * CI + chunk + first;
+        const int near = ((row - 1) * tile.width + column - 1) * CI, step = ROWS * tile.width * CI;
+#pragma unroll
+        for (int i = 0; i < PIECES; i++)
+            Input<KIND, 4>::read(a + at, g + at, near + i * step, inside(tile, i), from_a[i], from_g[i]);
+    }
+    __device__ void store(const float* norm, Tile tile, int chunk, float (*to)[EDGED_H][EDGED_W]) const {
+        const Input<KIND, 4> input(norm, CI, chunk + first);
+        if (column >= EDGED_W) return;
+#pragma unroll
+        for (int i = 0; i < PIECES; i++) {
+            float values[4];
+            input.values(from_a[i], from_g[i], inside(tile, i), values);
+            for (int c = 0; c < 4; c++) to[first + c][row + i * ROWS][column] = values[c];
+        }
+    }
+};
 
 // An edged tile of an image of one channel; zero outside of the image.
 __device__ inline void load_image(const float* x, Tile tile, float (*to)[EDGED_W]) {

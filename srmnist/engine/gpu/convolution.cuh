@@ -47,10 +47,12 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
 
     float sum[PIXELS][OWN] = {};
     for (int chunk = 0; chunk < CI; chunk += CHUNK) {
+        EdgedTile<KIND, CI> edged;
+        edged.read(a, g, tile, chunk);
         __syncthreads();
         const float4* from = (const float4*)(packed + at + chunk * 9 * CO);
         for (int i = t; i < CHUNK * 9 * CO / 4; i += THREADS) shared.in.weights[i] = from[i];
-        load_tile<KIND, CI>(a, g, norm_in, tile, chunk, shared.in.tile);
+        edged.store(norm_in, tile, chunk, shared.in.tile);
         __syncthreads();
         const float* taps = (const float*)shared.in.weights;
 #pragma unroll 1

@@ -81,30 +81,53 @@ extern "C" __global__ void __launch_bounds__(Lanes<C1>::SIZE)
     sum_lanes<C1, 2>(total, lanes, sums + (long long)blockIdx.x * 2 * C1);
 }
 
-// conv4: relu(a) (B, H, W, 64) -> y (B, H, W), after the sigmoid.
+// conv4: relu(a) (B, H, W, 64) -> y (B, H, W), after the sigmoid. A thread has a column of a tile, and every
+// PARTS-th channel; then the parts are added up.
 extern "C" __global__ void __launch_bounds__(THREADS)
     conv4(In a, In norm, In packed, In parameters, Out y, int height, int width) {
+    constexpr int PARTS = THREADS / TILE_W;
     __shared__ float in[CHUNK][EDGED_H][EDGED_W];
     __shared__ float w[9 * C3];
+    __shared__ float parts[PARTS][TILE_H * TILE_W];
     const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);
-    const int row = threadIdx.x / TILE_W, column = threadIdx.x % TILE_W;  // the last threads have no pixel
+    const int part = threadIdx.x / TILE_W, column = threadIdx.x % TILE_W;  // the last threads have no part
     for (int i = threadIdx.x; i < 9 * C3; i += THREADS) w[i] = packed[P4 + i];
-    float sum[3] = {};
+    float sum[TILE_H] = {};
     for (int chunk = 0; chunk < C3; chunk += CHUNK) {
+        EdgedTile<ACTIVATION, C3> edged;
+        edged.read(a, nullptr, tile, chunk);
         __syncthreads();
-        load_tile<ACTIVATION, C3>(a, nullptr, norm, tile, chunk, in);
+        edged.store(norm, tile, chunk, in);
         __syncthreads();
-        if (row >= TILE_H) continue;
+        if (part >= PARTS) continue;
 #pragma unroll
-        for (int ch = 0; ch < CHUNK; ch++)
+        for (int ch = part; ch < CHUNK; ch += PARTS) {
+            float taps[9];
 #pragma unroll
-            for (int k = 0; k < 9; k++)
-                sum[k % 3] = fmaf(in[ch][row + k / 3][column + k % 3], w[k * C3 + chunk + ch], sum[k % 3]);
+            for (int k = 0; k < 9; k++) taps[k] = w[k * C3 + chunk + ch];
+#pragma unroll
+            for (int row = 0; row < EDGED_H; row++)
+#pragma unroll
+                for (int kx = 0; kx < 3; kx++) {
+                    const float value = in[ch][row][column + kx];
+#pragma unroll
+                    for (int ky = 0; ky < 3; ky++)
+                        if (row - ky >= 0 && row - ky < TILE_H)
+                            sum[row - ky] = fmaf(value, taps[ky * 3 + kx], sum[row - ky]);
+                }
+        }
     }
-    if (row >= TILE_H || !tile.has(row, column)) return;
-    float z = sum[0] + sum[1] + sum[2] + parameters[BIAS];
-    // By tanh, as Chainer's sigmoid.
-    y[tile.first() + row * width + column] = tanhf(z * 0.5f) * 0.5f + 0.5f;
+#pragma unroll
+    for (int row = 0; row < TILE_H; row++)
+        if (part < PARTS) parts[part][row * TILE_W + column] = sum[row];
+    __syncthreads();
+    for (int i = threadIdx.x; i < TILE_H * TILE_W; i += THREADS) {
+        if (!tile.has(i / TILE_W, i % TILE_W)) continue;
+        float z = parameters[BIAS];
+        for (int p = 0; p < PARTS; p++) z += parts[p][i];
+        // By tanh, as Chainer's sigmoid.
+        y[tile.first() + i / TILE_W * width + i % TILE_W] = tanhf(z * 0.5f) * 0.5f + 0.5f;
+    }
 }
 
 // The gradient that conv4 hands to the ReLU before it: gz spread by conv4's weights w, taps in reverse order.
