@@ -17,10 +17,12 @@ def is_plain_adam(optimizer: chainer.Optimizer) -> bool:
     )
 
 
-def is_plain_rule(rule: chainer.UpdateRule, optimizer: chainer.Optimizer) -> bool:
-    """Whether a parameter's rule is Adam's, without hooks, values or a number of steps of its own."""
+def is_plain_rule(
+    rule: chainer.UpdateRule, optimizer: chainer.Optimizer, kind: type[chainer.UpdateRule] = adam.AdamRule
+) -> bool:
+    """Whether a parameter's rule is of that kind, without hooks, values or a number of steps of its own."""
     return (
-        type(rule) is adam.AdamRule
+        type(rule) is kind
         and rule.enabled
         and rule.t == optimizer.t
         and not _has_hooks(rule)

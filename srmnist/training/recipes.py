@@ -25,9 +25,9 @@ _BIAS = -2.0  # of conv4, at the start. The sigmoid of -2 is 0.12; the mean inte
 
 # K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024: five iterations of
 # Newton-Schulz with a quintic polynomial of these coefficients.
-_ITERATIONS = 5
-_QUINTIC = (3.4445, -4.7750, 2.0315)
-_MOMENTUM = 0.9  # 0.95 there
+ITERATIONS = 5
+QUINTIC = (3.4445, -4.7750, 2.0315)
+MOMENTUM = 0.9  # 0.95 there
 
 
 def prepare(recipe: str, model: CNNAE) -> None:
@@ -76,14 +76,19 @@ class Muon(UpdateRule):
         if param.grad is None:
             return
         momentum = self.state["momentum"]
-        momentum *= _MOMENTUM
+        momentum *= MOMENTUM
         momentum += param.grad
         with _one_thread(momentum):
-            update = orthogonalise((param.grad + _MOMENTUM * momentum).reshape(len(momentum), -1))
+            update = orthogonalise((param.grad + MOMENTUM * momentum).reshape(len(momentum), -1))
         rows, columns = update.shape
-        rate = self.hyperparam.alpha * (_MUON_PEAK / _PEAK) * math.sqrt(max(1, rows / columns))
+        rate = muon_rate(self.hyperparam) * math.sqrt(max(1, rows / columns))
         array: Any = param.array
         array -= np.float32(rate) * update.reshape(momentum.shape)
+
+
+def muon_rate(hyperparam: chainer.optimizer.Hyperparameter) -> float:
+    """Muon's rate, which rises and falls with Adam's."""
+    return hyperparam.alpha * (_MUON_PEAK / _PEAK)
 
 
 def _one_thread(array: NdArray) -> AbstractContextManager[object]:
@@ -117,17 +122,17 @@ def orthogonalise(matrix: NdArray) -> NdArray:
         `matrix` are not tiny.
     """
     xp = backend.get_array_module(matrix)
-    a, b, c = _QUINTIC
+    a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (xp.linalg.norm(x) + 1e-7)
     # Each iteration multiplies x by a polynomial of x xᵀ. All of them are computed before x is multiplied:
     # x xᵀ is much smaller than x, and after an iteration it follows from the polynomial.
     square, whole = x @ x.T, None
-    for i in range(_ITERATIONS):
+    for i in range(ITERATIONS):
         factor = b * square + c * (square @ square) + a * xp.eye(len(square), dtype=x.dtype)
         whole = factor if whole is None else factor @ whole
-        if i < _ITERATIONS - 1:
+        if i < ITERATIONS - 1:
             square = factor @ square @ factor
     x = whole @ x
     return x.T if tall else x

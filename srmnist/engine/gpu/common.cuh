@@ -60,6 +60,10 @@ template <> struct Vector<4> {
         *(float4*)to = make_float4(from[0], from[1], from[2], from[3]);
     }
 };
+template <> struct Vector<1> {
+    __device__ static void load(const float* from, float* to) { *to = *from; }
+    __device__ static void store(const float* from, float* to) { *to = *from; }
+};
 template <> struct Vector<2> {
     __device__ static void load(const float* from, float* to) {
         float2 v = *(const float2*)from;

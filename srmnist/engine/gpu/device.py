@@ -15,7 +15,7 @@ from chainer.backends import cuda
 from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.plan import Launch
 
-_FILES = ("common", "convolution", "one_channel", "normalisation", "training")
+_FILES = ("common", "convolution", "one_channel", "normalisation", "training", "muon")
 _STAGES = 64  # uploads that may be under way
 FLAGS = ("--std=c++17",)
 
@@ -24,6 +24,7 @@ FLAGS = ("--std=c++17",)
 def source() -> str:
     """The kernels' CUDA C++ source, one translation unit, with the numbers of `plan`."""
     numbers = [f"constexpr int {name} = {value};" for name, value in plan.CONSTANTS.items()]
+    numbers += [f"constexpr float {name} = {value}f;" for name, value in plan.FRACTIONS.items()]
     texts = [(Path(__file__).parent / f"{name}.cuh").read_text(encoding="ascii") for name in _FILES]
     return "\n".join([*numbers, *texts])
 

@@ -9,7 +9,7 @@ A buffer is a flat array with a name. The caller fills in these:
 - "average1" to "average3": the running mean and variance of each normalisation, (2, C)
 - "x": images (B, H, W); or "indices" with the data set "images", (N, H, W) of uint8, and the tables "rows",
   "row_fractions", "columns" and "column_fractions" from `samples`, of which `batch` makes "x" and "t"
-- for `adam`: "coefficients", "m" and "v"
+- for `update`: "coefficients", "m" and "v"; with Muon, "m" has its momentum at the weights that it updates
 
 The kernels fill in all others.
 """
@@ -26,6 +26,7 @@ from chainer.types import NdArray
 
 from srmnist.engine.network import SHAPES
 from srmnist.engine.resampling import axis
+from srmnist.training import recipes
 
 CHANNELS = (16, 32, 64)
 SIZES = [math.prod(shape) for shape in SHAPES]
@@ -36,7 +37,8 @@ COUNT = sum(SIZES)  # of all parameters
 _LAYOUTS = {"P1": SIZES[0], "P2": SIZES[3], "P3": SIZES[6], "P4": SIZES[9], "Q2": SIZES[3], "Q3": SIZES[6]}
 _PACKED = dict(zip([*_LAYOUTS, "PACKED"], itertools.accumulate(_LAYOUTS.values(), initial=0), strict=True))
 _NORM = ("SCALE", "SHIFT", "MEAN", "INVERSE_STD", "BY_G", "BY_A", "CONSTANT")  # rows of "norm1" to "norm3"
-COEFFICIENTS = ("ALPHA_T", "ONE_MINUS_BETA1", "ONE_MINUS_BETA2", "EPS", "ETA", "WEIGHT_DECAY")  # of Adam
+# Of Adam and of Muon.
+COEFFICIENTS = ("ALPHA_T", "ONE_MINUS_BETA1", "ONE_MINUS_BETA2", "EPS", "ETA", "WEIGHT_DECAY", "MUON_RATE")
 
 _TILE_H, _TILE_W = 4, 28
 _THREADS = 128  # of a block of a convolution, and of a sum over tiles
@@ -50,7 +52,9 @@ CONSTANTS = {f"C{i}": channels for i, channels in enumerate(CHANNELS, 1)} | _PAC
 CONSTANTS |= dict(zip(("W1", "W2", "W3", "W4", "BIAS"), (*OFFSETS[::3], OFFSETS[-1]), strict=True))
 CONSTANTS |= {name: i for names in (_NORM, COEFFICIENTS) for i, name in enumerate(names)}
 CONSTANTS |= {"PARAMETERS": COUNT, "TILE_H": _TILE_H, "TILE_W": _TILE_W, "THREADS": _THREADS, "WIDE": _WIDE}
-CONSTANTS |= {"ROWS2": _ROWS[2], "ROWS3": _ROWS[3], "SUMMED": _SUMMED}
+CONSTANTS |= {"ROWS2": _ROWS[2], "ROWS3": _ROWS[3], "SUMMED": _SUMMED, "MUON_ITERATIONS": recipes.ITERATIONS}
+FRACTIONS = dict(zip(("MUON_A", "MUON_B", "MUON_C"), recipes.QUINTIC, strict=True))
+FRACTIONS["MUON_MOMENTUM"] = recipes.MOMENTUM
 
 # When a launch runs: after those before it on the chain; beside the chain; or after all that runs beside it.
 CHAIN, BESIDE, JOINED = range(3)
@@ -137,9 +141,21 @@ def gradients(shape: Shape, layers: tuple[Normalisation, ...], train: bool = Tru
     return [*ahead, *backward(shape, train)]
 
 
-def step(shape: Shape, layers: tuple[Normalisation, ...], train: bool = True) -> list[Launch]:
-    """A whole training step with Adam, from "indices" and "coefficients"; `train` as for `forward`."""
-    return [*gradients(shape, layers, train), *adam()]
+def step(
+    shape: Shape, layers: tuple[Normalisation, ...], train: bool = True, muon: bool = False
+) -> list[Launch]:
+    """A whole training step, from "indices" and "coefficients".
+
+    Parameters
+    ----------
+    shape : Shape
+    layers : tuple of Normalisation
+    train : bool, default True
+        As for `forward`.
+    muon : bool, default False
+        As for `update`.
+    """
+    return [*gradients(shape, layers, train), *update(muon)]
 
 
 def evaluation(shape: Shape, layers: tuple[Normalisation, ...]) -> list[Launch]:
@@ -281,10 +297,15 @@ def backward(shape: Shape, train: bool) -> list[Launch]:
     ]
 
 
-def adam() -> list[Launch]:
-    """Update "parameters", "m" and "v" by "gradient" and "coefficients"."""
-    arguments = ("coefficients", "parameters", "gradient", "m", "v")
-    return [Launch("adam", ceil_divide(COUNT, _THREADS), _THREADS, arguments, JOINED)]
+def update(muon: bool = False) -> list[Launch]:
+    """Update "parameters", "m" and "v" by "gradient" and "coefficients".
+
+    Adam updates all parameters; if `muon`, Muon the weights of the first three convolutions instead.
+    """
+    buffers = ("coefficients", "parameters", "gradient", "m")
+    by_adam = (*buffers, "v", np.int32(muon))
+    launches = [Launch("adam", ceil_divide(COUNT, _THREADS), _THREADS, by_adam, JOINED)]
+    return [*launches, Launch("muon", 3, _WIDE, buffers)] if muon else launches
 
 
 def _bn_gradient(shape: Shape, layer: int, train: bool) -> Launch:

@@ -15,9 +15,10 @@ from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.device import Device
 from srmnist.engine.gpu.plan import Launch, Normalisation, Shape
 from srmnist.engine.gpu.resident import Resident
-from srmnist.engine.gpu.vectors import Vectors, updates
+from srmnist.engine.gpu.vectors import Vectors, has_muon, updates
 from srmnist.engine.network import normalisations, parameters
 from srmnist.system.errors import first_line
+from srmnist.training.recipes import muon_rate
 
 # How the line on stderr begins where launches cannot be captured.
 NO_CAPTURE = "srmnist: no CUDA graph"
@@ -28,10 +29,11 @@ def training_step(
 ) -> Callable[[Sequence[int]], NdArray]:
     """A function that trains on the batch that indices name, and returns its loss, shape (), on the device.
 
-    With plain Adam and one process, the update is part of the launches. Several processes average gradients,
-    running statistics and loss as one vector before the update. Any optimiser but plain Adam finds the
-    gradients in the parameters. Which of these it is, is decided here, once. ``chainer.config.train`` decides
-    at each step whether batch normalisation takes the statistics of the batch, or the running ones.
+    With an optimiser of one of the recipes and one process, the update is part of the launches. Several
+    processes average gradients, running statistics and loss as one vector before the update. Any other
+    optimiser finds the gradients in the parameters. Which of these it is, is decided here, once.
+    ``chainer.config.train`` decides at each step whether batch normalisation takes the statistics of the
+    batch, or the running ones.
 
     Parameters
     ----------
@@ -45,10 +47,12 @@ def training_step(
     optimizer = getattr(vectors.optimizer, "actual_optimizer", vectors.optimizer)
     vectors.give_gradients()
     if communicator is None and updates(optimizer):
-        whole = _TrainingBatches(vectors, data, plan.step, captured)
+        whole = _TrainingBatches(
+            vectors, data, functools.partial(plan.step, muon=has_muon(optimizer)), captured
+        )
         return lambda indices: whole(indices, _next_coefficients(optimizer))
     gradients = _TrainingBatches(vectors, data, plan.gradients, captured)
-    update = _adam(vectors, optimizer) if updates(optimizer) else optimizer.update
+    update = _update(vectors, optimizer) if updates(optimizer) else optimizer.update
 
     def step(indices: Sequence[int]) -> NdArray:
         loss = gradients(indices)
@@ -62,11 +66,11 @@ def training_step(
     return step
 
 
-def _adam(vectors: Vectors, optimizer: chainer.Optimizer) -> Callable[[], None]:
-    """A function that makes Adam's update on the device, by the gradients there are."""
+def _update(vectors: Vectors, optimizer: chainer.Optimizer) -> Callable[[], None]:
+    """A function that makes the optimiser's update on the device, by the gradients there are."""
     device = vectors.device
     coefficients = device.empty(len(plan.COEFFICIENTS), np.float32)
-    launch = device.bind(plan.adam(), {**vectors.arrays, "coefficients": coefficients})
+    launch = device.bind(plan.update(has_muon(optimizer)), {**vectors.arrays, "coefficients": coefficients})
 
     def update() -> None:
         device.upload(_next_coefficients(optimizer), coefficients)
@@ -76,13 +80,14 @@ def _adam(vectors: Vectors, optimizer: chainer.Optimizer) -> Callable[[], None]:
 
 
 def _next_coefficients(optimizer: chainer.Optimizer) -> np.ndarray:
-    """Count a step of Adam, and give the numbers that `plan.adam` takes for it."""
+    """Count a step of the optimiser, and give the numbers that `plan.update` takes for it."""
     optimizer.t += 1
     for parameter in parameters(optimizer.target):
         parameter.update_rule.t += 1
     h = optimizer.hyperparam
     alpha_t = adam._learning_rate(h, optimizer.t)
-    return np.array([alpha_t, 1 - h.beta1, 1 - h.beta2, h.eps, h.eta, h.weight_decay_rate], np.float32)
+    of_adam = [alpha_t, 1 - h.beta1, 1 - h.beta2, h.eps, h.eta, h.weight_decay_rate]
+    return np.array([*of_adam, muon_rate(h)], np.float32)
 
 
 class Batches:
@@ -115,7 +120,7 @@ class Batches:
         self._layers = tuple(Normalisation(link.eps, link.decay) for link in normalisations(vectors.model))
         self._launches = launches
         self._to_capture = captured
-        # By a batch's size: what launches, and the buffer of the indices and of Adam's coefficients.
+        # By a batch's size: what launches, and the buffer of the indices and of the update's coefficients.
         self._bound: dict[int, tuple[Callable[[], None], NdArray]] = {}
 
     def __call__(self, indices: Sequence[int], coefficients: np.ndarray | None = None) -> NdArray:
@@ -125,8 +130,8 @@ class Batches:
         ----------
         indices : sequence of int
             The batch's images.
-        coefficients : ndarray of float32, shape (6,), optional
-            Those that `plan.adam` takes, if the launches have it.
+        coefficients : ndarray of float32, shape (7,), optional
+            Those that `plan.update` takes, if the launches have it.
 
         Returns
         -------
@@ -152,7 +157,7 @@ class Batches:
     def _bind(self, size: int) -> tuple[Callable[[], None], NdArray]:
         shape = Shape(size, *self._image)
         launches = self._launches(shape, self._layers)
-        # One upload brings both the indices and Adam's coefficients.
+        # One upload brings both the indices and the update's coefficients.
         uploaded = self._device.empty(size + len(plan.COEFFICIENTS), np.int32)
         arrays = {**self._given, "indices": uploaded[:size], "coefficients": uploaded[size:].view(np.float32)}
         sizes = plan.buffers(shape)

@@ -124,11 +124,15 @@ extern "C" __global__ void __launch_bounds__(WIDE)
     gradient[at + (output * inputs + input) * 9 + tap] = (float)all;
 }
 
-// Adam as chainer/optimizers/adam.py has it, on all parameters at once. `h` may change from step to step.
+// Adam as chainer/optimizers/adam.py has it, on all parameters at once; but not on those that the kernel `muon`
+// updates, if `with_muon`. `h` may change from step to step.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    adam(const float* h, float* parameters, const float* gradient, float* m, float* v) {
+    adam(const float* h, float* parameters, const float* gradient, float* m, float* v, int with_muon) {
     int i = blockIdx.x * THREADS + threadIdx.x;
     if (i >= PARAMETERS) return;
+    const bool by_muon = (i >= W1 && i < W1 + 9 * C1) || (i >= W2 && i < W2 + 9 * C1 * C2) ||
+                         (i >= W3 && i < W3 + 9 * C2 * C3);
+    if (with_muon && by_muon) return;
     float g = gradient[i];
     m[i] += h[ONE_MINUS_BETA1] * (g - m[i]);
     v[i] += h[ONE_MINUS_BETA2] * (g * g - v[i]);

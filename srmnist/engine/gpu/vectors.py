@@ -14,6 +14,11 @@ from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.device import Device
 from srmnist.engine.network import SHAPES, are_float32, is_shared, normalisations, parameters
 from srmnist.engine.rules import is_plain_adam, is_plain_rule
+from srmnist.training.recipes import Muon
+
+# The vectors that hold what a rule keeps, and its names there.
+_STATES = {adam.AdamRule: {"m": "m", "v": "v"}, Muon: {"m": "momentum"}}
+_BY_MUON = ("/conv1/W", "/conv2/W", "/conv3/W")
 
 
 def computes(model: chainer.Chain) -> bool:
@@ -22,13 +27,23 @@ def computes(model: chainer.Chain) -> bool:
 
 
 def updates(optimizer: chainer.Optimizer) -> bool:
-    """Whether the kernels make this optimiser's update: plain Adam of the eleven parameters, no hooks."""
-    rules = [parameter.update_rule for parameter in optimizer.target.params()]
+    """Whether the kernels make this optimiser's update: a recipe's, of the eleven parameters, no hooks."""
+    rules = {name: parameter.update_rule for name, parameter in optimizer.target.namedparams()}
     return (
         is_plain_adam(optimizer)
         and len(rules) == len(SHAPES)
-        and all(is_plain_rule(rule, optimizer) for rule in rules)
+        and all(
+            is_plain_rule(
+                rule, optimizer, Muon if has_muon(optimizer) and name in _BY_MUON else adam.AdamRule
+            )
+            for name, rule in rules.items()
+        )
     )
+
+
+def has_muon(optimizer: chainer.Optimizer) -> bool:
+    """Whether some parameter is updated by Muon."""
+    return any(isinstance(parameter.update_rule, Muon) for parameter in optimizer.target.params())
 
 
 class Vectors:
@@ -42,7 +57,7 @@ class Vectors:
     device : Device
         Where the model is.
     optimizer : Optimizer
-        Its moments become views, too, where it has Adam's.
+        What its rules keep becomes views, too, where they are Adam's or Muon's.
 
     Attributes
     ----------
@@ -70,11 +85,10 @@ class Vectors:
         self._gradients = pieces["gradient"]
         for i, parameter in enumerate(parameters(self.model)):
             rule = parameter.update_rule
-            if isinstance(rule, adam.AdamRule):
+            for vector, name in _STATES.get(type(rule), {}).items():
                 rule._init_states(parameter)
-                for name in ("m", "v"):
-                    pieces[name][i][...] = rule.state[name]
-                    rule.state[name] = pieces[name][i]
+                pieces[vector][i][...] = rule.state[name]
+                rule.state[name] = pieces[vector][i]
             pieces["parameters"][i][...] = parameter.array
             parameter.array = pieces["parameters"][i]
         for layer, link in enumerate(normalisations(self.model), 1):

@@ -19,7 +19,10 @@ from helpers.gpu_engine import host_device, to_host
 from srmnist.data import to_float
 from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.device import FLAGS, source
+from srmnist.engine.gpu.step import _next_coefficients
+from srmnist.engine.gpu.vectors import has_muon
 from srmnist.engine.network import normalisations, parameters
+from srmnist.training.recipes import make_optimizer
 
 NAMES = [
     "conv1/W",
@@ -100,27 +103,71 @@ def test_two_runs_give_the_same_bits(device):
         np.testing.assert_array_equal(second[name], value, err_msg=name)
 
 
-def test_adam_is_chainers(device):
-    random = np.random.default_rng(4)
-    model = make_model(4)
-    optimizer = chainer.optimizers.Adam(alpha=0.01, beta1=0.8, eps=1e-6, eta=0.9, weight_decay_rate=0.02)
-    optimizer.setup(model)
-    shape = plan.Shape(1, 1, 1)
-    flat = np.concatenate([parameter.array.ravel() for parameter in parameters(model)])
-    arrays = buffers(device, shape, parameters=flat, m=np.zeros(plan.COUNT), v=np.zeros(plan.COUNT))
-    run = device.bind(plan.adam(), arrays)
-    for t in range(1, 4):
-        gradient = random.normal(size=plan.COUNT).astype(np.float32)
-        for parameter, piece in zip(parameters(model), plan.split(gradient), strict=True):
-            parameter.grad = piece
-        optimizer.update()
-        coefficients = [optimizer.alpha_t, 1 - 0.8, 1 - 0.999, 1e-6, 0.9, 0.02]
-        device.upload(np.array(coefficients, np.float32), arrays["coefficients"])
+def updated(device, optimizer, gradients):
+    """Parameters, and the vector "m", after steps with these gradients, by the kernels."""
+    flat = np.concatenate([to_host(parameter.array).ravel() for parameter in parameters(optimizer.target)])
+    zeros = {name: np.zeros(plan.COUNT) for name in ("m", "v")}
+    arrays = buffers(device, plan.Shape(1, 1, 1), parameters=flat, **zeros)
+    run = device.bind(plan.update(has_muon(optimizer)), arrays)
+    for gradient in gradients:
+        device.upload(_next_coefficients(optimizer), arrays["coefficients"])
         arrays["gradient"][...] = device.xp.asarray(gradient)
         run()
-        assert optimizer.t == t
-    expected = np.concatenate([parameter.array.ravel() for parameter in parameters(model)])
-    np.testing.assert_allclose(to_host(arrays["parameters"]), expected, rtol=1e-5, atol=1e-6)
+    if device.xp is np:
+        device.check_guards()
+    return to_host(arrays["parameters"]), to_host(arrays["m"])
+
+
+def updated_by_chainer(optimizer, gradients):
+    for gradient in gradients:
+        for parameter, piece in zip(parameters(optimizer.target), plan.split(gradient), strict=True):
+            parameter.grad = piece
+        optimizer.update()
+    return np.concatenate([parameter.array.ravel() for parameter in parameters(optimizer.target)])
+
+
+def random_gradients(count=3):
+    return list(np.random.default_rng(4).normal(size=(count, plan.COUNT)).astype(np.float32))
+
+
+def adam():
+    optimizer = chainer.optimizers.Adam(alpha=0.01, beta1=0.8, eps=1e-6, eta=0.9, weight_decay_rate=0.02)
+    return optimizer.setup(make_model(4))
+
+
+def tuned():
+    optimizer = make_optimizer("tuned", make_model(4))
+    optimizer.alpha = 0.01
+    return optimizer
+
+
+@pytest.mark.parametrize("make", [adam, tuned])
+def test_an_update_is_chainers(device, make):
+    gradients, here = random_gradients(), make()
+    expected = updated_by_chainer(here, gradients)
+    there = make()
+    found, momentum = updated(device, there, gradients)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-6)
+    assert there.t == here.t == here.target.conv2.W.update_rule.t == 3
+    if make is tuned:
+        state = here.target.conv2.W.update_rule.state["momentum"]
+        np.testing.assert_allclose(plan.split(momentum)[3], state, rtol=1e-5, atol=1e-6)
+
+
+def test_the_threads_of_muon_may_run_in_any_order():
+    host = host_device()
+    forwards, _ = updated(host, tuned(), random_gradients(1))
+    host.backwards = True
+    backwards, _ = updated(host, tuned(), random_gradients(1))
+    np.testing.assert_array_equal(backwards, forwards)
+
+
+@pytest.mark.parametrize("gradient", [0, np.nan])
+def test_muon_leaves_weights_without_a_gradient_and_shows_one_that_is_no_number(device, gradient):
+    optimizer = tuned()
+    before = optimizer.target.conv3.W.array.copy()
+    found, _ = updated(device, optimizer, [np.full(plan.COUNT, gradient, np.float32)])
+    np.testing.assert_array_equal(plan.split(found)[6], before if gradient == 0 else np.nan)
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(28, 28, 10), (5, 31, 4), (9, 9, 1), (8, 8, 8)])
@@ -140,7 +187,7 @@ def test_pairs_are_made_of_bytes_by_index_to_the_bits_of_degrade(device, height,
 
 def test_every_kernel_is_launched_by_some_list():
     shape, layers = plan.Shape(2, 3, 4), (plan.Normalisation(1e-5, 0.9),) * 3
-    training = [*plan.gradients(shape, layers), *plan.adam(), *plan.sigmoid_gradient(shape)]
+    training = [*plan.step(shape, layers, muon=True), *plan.sigmoid_gradient(shape)]
     launches = [*training, *plan.evaluation(shape, layers)]
     assert {launch.kernel for launch in launches} == set(kernel_names(source()))
 
