@@ -16,7 +16,6 @@ from srmnist.benchmark.variants import (
     ONNXRUNTIME,
     PLAIN,
     available,
-    gpu_variants,
 )
 from srmnist.benchmark.workers import team
 from srmnist.system.device import device_errors, select_device
@@ -120,14 +119,15 @@ def run_gpu(batch: int, rounds: int, gpu: int) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If the device is not usable.
+        If the device is not usable, or if the engine fails.
     """
     select_device(gpu)
-    with device_errors(gpu):
-        import cupy
+    import cupy
 
-        made = gpu_variants(available(gpu), gpu, batch)
-        rows = _rows(measure.gpu_times(made, batch, rounds, gpu), batch)
+    with team(available(gpu)) as members:
+        members.ask("digits", images=10_000, batch=batch, gpu=gpu)
+        rows = _rows(members.times(measure.KINDS, batch, rounds, warmup=3), batch)
+    with device_errors(gpu):
         return {
             "machine": machine.card(gpu),
             "versions": machine.versions(_GPU_PACKAGES) | {"cupy": cupy.__version__},
@@ -167,6 +167,8 @@ def _rows(times: Mapping[measure.Task, list[float]], batch: int) -> dict[str, di
 
 def _speedups(rows: Mapping[str, dict[str, Any]], chainers: Sequence[str]) -> dict[str, dict[str, Any]]:
     """How many times as fast the engine is as plain Chainer, and as the fastest other variant in float32."""
+    if ENGINE not in rows:
+        raise UserError("there is no time of the engine to compare with")
     others = [name for name in rows if name not in (*chainers, *NOT_FLOAT32)]
     found: dict[str, dict[str, Any]] = {}
     for other, names in ((PLAIN, [PLAIN]), (_FASTEST, others)):

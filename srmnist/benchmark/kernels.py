@@ -12,10 +12,12 @@ from srmnist.benchmark.machine import card
 from srmnist.engine.gpu import device as devices
 from srmnist.engine.gpu import plan
 from srmnist.engine.gpu.device import Device
+from srmnist.engine.network import parameters
 from srmnist.system.device import device_errors, select_device
+from srmnist.training.trainer import initial_model
 
 _LAUNCHES, _ROUNDS = 50, 9
-_SIDE, _IMAGES = 28, 1024
+_SIDE, _SMALL, _IMAGES = 28, 10, 1024
 _EPS, _DECAY = 2e-5, 0.9  # Chainer's
 
 
@@ -70,14 +72,10 @@ def measured(
     """
     shape = plan.Shape(batch, _SIDE, _SIDE)
     launches = plan.step(shape, (plan.Normalisation(_EPS, _DECAY),) * 3)
-    random, sizes = np.random.default_rng(0), plan.buffers(shape)
-    sizes |= {"images": (_IMAGES * _SIDE**2, np.uint8)}
+    sizes = plan.buffers(shape) | {"images": (_IMAGES * _SIDE**2, np.uint8)}
     arrays = {name: device.empty(*sizes[name]) for name in sorted(plan.names(launches))}
-    for name, array in arrays.items():
-        array[...] = 0
-        if name == "parameters":
-            array[...] = device.xp.asarray(random.random(array.size, np.float32))
-    device.upload(random.integers(0, _IMAGES, batch).astype(np.int32), arrays["indices"])
+    for name, values in _inputs(batch).items():
+        arrays[name][...] = device.xp.asarray(values)
     whole = device.bind(launches, arrays)
     whole()
     step = microseconds(whole)
@@ -91,6 +89,20 @@ def measured(
         for launch in launches
     ]
     return rows, step
+
+
+def _inputs(batch: int) -> dict[str, Any]:
+    """The buffers that no kernel fills: random images and weights, for zeros could take less time."""
+    random = np.random.default_rng(0)
+    starts, fractions = plan.samples(_SIDE, _SMALL)
+    return {
+        "indices": random.integers(0, _IMAGES, batch),
+        "images": random.integers(0, 256, _IMAGES * _SIDE**2),
+        **dict.fromkeys(("rows", "columns"), starts),
+        **dict.fromkeys(("row_fractions", "column_fractions"), fractions),
+        "parameters": np.concatenate([parameter.array.ravel() for parameter in parameters(initial_model(0))]),
+        **dict.fromkeys(("average1", "average2", "average3", "coefficients", "m", "v"), 0),
+    }
 
 
 def _microseconds(device: Device, run: Callable[..., None]) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from chainer.backends import cuda
 
-from srmnist.benchmark.variants import Chosen, Variant
+from srmnist.benchmark.variants import Chosen
 
 _SIDE = 28
 # A turn is a pause, in which the threads of the variant before stop spinning (onnxruntime's do so for 40 ms),
@@ -92,17 +92,6 @@ def alternate(
             if number >= 0:
                 times[task] += measured
     return times
-
-
-def gpu_times(made: dict[str, Variant], batch: int, rounds: int, gpu: int) -> dict[Task, list[float]]:
-    """`alternate` for variants on a GPU, in this process."""
-
-    def take(task: Task, number: int) -> list[float]:
-        name, kind = task
-        return turn(getattr(made[name], kind), chosen_images(10_000, batch, number), GPU_RUNS, synchronise)
-
-    synchronise = synchroniser(gpu)
-    return alternate(take, [(name, kind) for name in made for kind in KINDS], rounds, warmup=3)
 
 
 def chosen_images(count: int, batch: int, number: int) -> Chosen:

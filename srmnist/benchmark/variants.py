@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from srmnist.data import load_mnist
 from srmnist.degradation import degrade
 from srmnist.system.device import select_device
-from srmnist.system.errors import UserError, first_line
+from srmnist.system.errors import UserError
 from srmnist.training.pairs import Pairs
 from srmnist.training.recipes import ARTICLE, TUNED, make_optimizer
 from srmnist.training.trainer import initial_model
@@ -29,7 +29,7 @@ TENSORFLOW, XLA, JAX = "TensorFlow", "TensorFlow XLA", "JAX"
 ONNXRUNTIME, OPENVINO, OPENVINO_BF16 = "onnxruntime", "OpenVINO", "OpenVINO bfloat16"
 
 CHAINERS = (ENGINE, TUNED_ENGINE, PLAIN)  # on the CPU
-GPU_CHAINERS = (ENGINE, UNCAPTURED, PLAIN)
+GPU_CHAINERS = (ENGINE, UNCAPTURED, TUNED_ENGINE, PLAIN)
 TORCHES = (EAGER, CHANNELS_LAST, COMPILED)
 GPU_TORCHES = (*TORCHES, GRAPH)
 # The packages that other implementations need. Each variant is made by the module of `peers` named first.
@@ -80,29 +80,6 @@ def _is_there(package: str) -> bool:
     return package in sys.modules or importlib.util.find_spec(package) is not None
 
 
-def gpu_variants(names: Iterable[str], gpu: int, batch: int) -> dict[str, Variant]:
-    """Make the named variants in this process, on MNIST's test images.
-
-    A variant of PyTorch that cannot compute a batch here is left out, and stderr says why.
-    """
-    pairs = digit_pairs()
-    made = {}
-    for name in names:
-        try:
-            variant = make_variant(name, *pairs, gpu, batch)
-            if name in GPU_TORCHES:
-                chosen = np.arange(batch) % len(pairs[0])
-                variant.step(chosen)
-                variant.evaluate(chosen)
-        except Exception as error:  # torch.compile wants Triton, and says so in many ways
-            if name not in GPU_TORCHES:
-                raise
-            left_out(name, first_line(error))
-        else:
-            made[name] = variant
-    return made
-
-
 def left_out(name: str, why: str) -> None:
     """Say on stderr that a variant is not measured."""
     sys.stderr.write(f"{name} is left out: {why}\n")
@@ -135,8 +112,8 @@ def make_variant(
         return peer.make(name, initial_model(0), inputs, targets, gpu, batch)
     if name not in (*CHAINERS, *GPU_CHAINERS):
         raise ValueError(f"there is no variant {name!r}")
-    if gpu >= 0 and name in (ENGINE, UNCAPTURED):
-        return _gpu_engine(targets, gpu, captured=name == ENGINE)
+    if gpu >= 0 and name != PLAIN:
+        return _gpu_engine(make_chainer_optimizer(name, gpu), targets, captured=name != UNCAPTURED)
     return _chainer_variant(make_chainer_optimizer(name, gpu), name == PLAIN, inputs, targets)
 
 
@@ -181,13 +158,12 @@ def _chainer_variant(
     return Variant(step, evaluate)
 
 
-def _gpu_engine(originals: np.ndarray, gpu: int, captured: bool) -> Variant:
+def _gpu_engine(optimizer: chainer.Optimizer, originals: np.ndarray, captured: bool) -> Variant:
     from srmnist.engine.gpu import device, plan
     from srmnist.engine.gpu.resident import Resident
     from srmnist.engine.gpu.step import Batches, training_step
     from srmnist.engine.gpu.vectors import Vectors
 
-    optimizer = make_chainer_optimizer(ENGINE, gpu)
     vectors = Vectors(device.current(), optimizer)
     data = Resident(vectors.device, Pairs(np.rint(originals[:, 0] * 255).astype(np.uint8), 10))
     evaluation = Batches(vectors, data, plan.evaluation, captured)

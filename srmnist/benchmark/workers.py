@@ -1,7 +1,8 @@
-"""A process for each variant on the CPU, which waits for its turn.
+"""A process for each variant, which waits for its turn.
 
-So the libraries do not disturb one another's threads. The benchmark's process writes a line of JSON for each
-request, and the worker answers with one.
+So the libraries do not disturb one another's threads on the CPU; and on a GPU torch.compile, which makes CUDA
+graphs of its own, and a graph captured by hand break each other in one process. The benchmark's process
+writes a line of JSON for each request, and the worker answers with one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from srmnist.benchmark import measure
 from srmnist.benchmark.variants import Variant, check, digit_pairs, left_out, make_variant
+from srmnist.system.device import select_device
 from srmnist.system.errors import UserError, first_line
 from srmnist.system.terminal import tell_who_waits
 
@@ -157,11 +159,14 @@ class _Served:
         self._name = name
         self._variant: Variant | None = None
         self._before = 0
+        self._gpu = -1
 
-    def digits(self, images: int, batch: int) -> None:
+    def digits(self, images: int, batch: int, gpu: int = -1) -> None:
         """Make the variant for MNIST's test images, repeated if there are too few."""
+        select_device(gpu)
+        self._gpu = gpu
         self._pairs = [np.resize(part, (images, 1, 28, 28)) for part in digit_pairs(min(images, 10_000))]
-        self._variant = make_variant(self._name, *self._pairs, batch=batch)
+        self._variant = make_variant(self._name, *self._pairs, gpu, batch)
 
     def check(self, batch: int) -> None:
         """Compare the variant with plain Chainer, whose memory does not count; then make it anew."""
@@ -186,7 +191,8 @@ class _Served:
     def time(self, kind: str, batch: int, number: int) -> list[float]:
         """Take a turn."""
         chosen = measure.chosen_images(len(self._pairs[0]), batch, number)
-        return measure.turn(getattr(self._variant, kind), chosen)
+        runs = measure.GPU_RUNS if self._gpu >= 0 else None
+        return measure.turn(getattr(self._variant, kind), chosen, runs, measure.synchroniser(self._gpu))
 
     def peak(self) -> float:
         """GFLOP/s of a matrix product by NumPy."""

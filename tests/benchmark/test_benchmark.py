@@ -171,18 +171,10 @@ def test_the_machine_is_described_in_words_and_what_is_not_told_is_missing(tmp_p
     )
 
 
-def test_a_pytorch_that_cannot_compute_is_left_out_and_said(monkeypatch, capsys):
-    def make(name, *args):
-        def run(indices):
-            if name == variants.COMPILED:
-                raise RuntimeError("Cannot find a working triton installation\nMuch advice.")
-
-        return variants.Variant(run, run)
-
-    monkeypatch.setattr(variants, "make_variant", make)
-    found = variants.gpu_variants([variants.ENGINE, *variants.GPU_TORCHES], 0, 4)
-    assert set(variants.GPU_TORCHES) - set(found) == {variants.COMPILED}
-    assert capsys.readouterr().err == "torch.compile is left out: Cannot find a working triton installation\n"
+def test_a_comparison_without_the_engine_is_refused():
+    """Where it fails, its worker has left."""
+    with pytest.raises(srmnist.UserError, match="no time of the engine"):
+        comparison._speedups({variants.PLAIN: {"step_ms": 1.0}}, variants.CHAINERS)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import srmnist
 from conftest import ROOT, run_python
 from helpers.gpu_engine import why_no_gpu
-from srmnist.benchmark import check_gpu, kernels, measure, variants
+from srmnist.benchmark import check_gpu, kernels, measure, variants, workers
 from srmnist.engine.gpu import plan
 from srmnist.training.settings import Settings
 
@@ -137,9 +137,12 @@ def test_flags_that_do_not_go_together_are_refused(monkeypatch, capsys, command,
 def test_on_a_gpu_every_variant_is_measured():
     if why_no_gpu():
         pytest.skip(why_no_gpu())
-    made = variants.gpu_variants(variants.available(0), 0, 16)
-    times = measure.gpu_times(made, 16, 1, 0)
-    assert {(name, kind) for name in variants.GPU_CHAINERS for kind in measure.KINDS} <= set(times)
+    names = variants.available(0)
+    with workers.team(names) as members:
+        members.ask("digits", images=100, batch=16, gpu=0)
+        times = members.times(measure.KINDS, batch=16, rounds=1)
+        assert list(members.workers) == names
+    assert set(times) == {(name, kind) for name in names for kind in measure.KINDS}
     assert all(np.isfinite(value) and value > 0 for values in times.values() for value in values)
 
 

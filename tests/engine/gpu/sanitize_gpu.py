@@ -1,4 +1,4 @@
-"""Two training steps and an evaluation, launch by launch: a short program for NVIDIA's compute-sanitizer.
+"""Training steps and evaluations, launch by launch: a short program for NVIDIA's compute-sanitizer.
 
     for tool in memcheck racecheck synccheck initcheck; do
         compute-sanitizer --tool $tool --error-exitcode 1 python tests/engine/gpu/sanitize_gpu.py
@@ -19,21 +19,29 @@ from srmnist.engine.gpu.step import Batches, training_step
 from srmnist.engine.gpu.vectors import Vectors
 from srmnist.system.device import select_device
 from srmnist.training.pairs import Pairs
+from srmnist.training.recipes import RECIPES, make_optimizer
 
 SHAPES = [(4, 28, 28), (3, 29, 13)]
 
 
 def exercise(device: Device, shape: tuple[int, int, int]) -> list[float]:
-    """The losses of two steps and of an evaluation of a batch of that shape; no launch is captured."""
+    """For each recipe, the losses of a step, of one with fixed statistics, and of an evaluation.
+
+    They are of a batch of that shape; no launch is captured.
+    """
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    model = srmnist.CNNAE()
-    if device.xp is not np:
-        model.to_device("@cupy:0")
-    vectors = Vectors(device, chainer.optimizers.Adam().setup(model))
-    data = Resident(device, Pairs(images, 10))
-    step = training_step(vectors, data, captured=False)
-    evaluate = Batches(vectors, data, plan.evaluation, captured=False)
-    return [float(run(range(len(images)))) for run in (step, step, evaluate)]
+    data, losses = Resident(device, Pairs(images, 10)), []
+    for recipe in RECIPES:
+        model = srmnist.CNNAE()
+        if device.xp is not np:
+            model.to_device("@cupy:0")
+        vectors = Vectors(device, make_optimizer(recipe, model))
+        step = training_step(vectors, data, captured=False)
+        evaluate = Batches(vectors, data, plan.evaluation, captured=False)
+        for train, run in ((True, step), (False, step), (False, evaluate)):
+            with chainer.using_config("train", train):
+                losses.append(float(run(range(len(images)))))
+    return losses
 
 
 def main() -> None:
