@@ -1,7 +1,9 @@
 """The recipes train as they say: the article's as the article does, the tuned one better."""
 
 import io
+import itertools
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from srmnist import load_dataset  # first: it makes Chainer import  # isort: skip
 import chainer
 
-from srmnist.training.recipes import Muon, OneCycle, make_optimizer, orthogonalise, rise_and_fall
+from srmnist.training.recipes import Muon, Schedule, make_optimizer, orthogonalise, rise_and_fall
 from srmnist.training.settings import Settings
 from srmnist.training.pairs import Pairs
 from srmnist.training.trainer import build_trainer, initial_model
@@ -77,7 +79,7 @@ def test_muon_steps_along_the_gradient_s_directions_and_keeps_momentum():
     param = model.conv2.W
     before, rng = param.array.copy(), np.random.default_rng(0)
     gradients = rng.normal(size=(2, *param.shape)).astype(np.float32)
-    optimizer.alpha = 0.0015  # a fortieth of the peak: Muon's rate is 0.01
+    optimizer.alpha = 0.0008  # a fiftieth of the peak: Muon's rate is 0.01
     for gradient in gradients:
         param.grad = gradient
         param.update()
@@ -89,30 +91,63 @@ def test_muon_steps_along_the_gradient_s_directions_and_keeps_momentum():
 
 def test_rate_rises_and_falls():
     rates = [rise_and_fall(progress / 1000) for progress in range(1, 1001)]
-    assert np.argmax(rates) == 299
+    assert np.argmax(rates) == 199
     assert max(rates) == pytest.approx(1)
-    assert (np.diff(rates[:300]) > 0).all()
-    assert (np.diff(rates[299:]) < 0).all()
+    assert (np.diff(rates[:200]) > 0).all()
+    assert (np.diff(rates[199:]) < 0).all()
     assert rates[-1] == pytest.approx(0, abs=1e-12)
 
 
-def test_every_step_is_made_at_its_own_rate(tmp_path, monkeypatch):
-    pairs = Pairs(load_dataset().test.images[:10], 10)
-    settings = Settings(epoch=3, batchsize=4, recipe="tuned")
-    trainer = build_trainer(initial_model(0), pairs, pairs, settings, tmp_path, io.StringIO())
+def trainer_of_ten_steps(tmp_path):
+    pairs = Pairs(load_dataset().test.images[:20], 10)
+    settings = Settings(epoch=2, batchsize=4, recipe="tuned")
+    return build_trainer(initial_model(0), pairs, pairs, settings, tmp_path, io.StringIO())
+
+
+def test_every_step_is_made_at_its_own_rate_and_with_fixed_statistics_after_a_fifth(tmp_path, monkeypatch):
+    trainer = trainer_of_ten_steps(tmp_path)
     optimizer = trainer.updater.get_optimizer("main")
-    rates = []
+    rates, statistics = [], []
     step = trainer.updater.update_core
-    monkeypatch.setattr(trainer.updater, "update_core", lambda: (rates.append(optimizer.alpha), step()))
+
+    def noting():
+        rates.append(optimizer.alpha)
+        step()
+        statistics.append(optimizer.target.bn3.avg_var.copy())
+
+    monkeypatch.setattr(trainer.updater, "update_core", noting)
     trainer.run()
-    assert rates == [pytest.approx(0.06 * rise_and_fall(step / 8)) for step in range(1, 9)]
+    assert rates == [pytest.approx(0.04 * rise_and_fall(step / 10)) for step in range(1, 11)]
+    changed = [(before != after).any() for before, after in itertools.pairwise(statistics)]
+    assert changed == [True] + [False] * 8
 
 
-def test_resumed_run_has_the_rate_of_where_it_is():
+@pytest.mark.parametrize("fails", [False, True])
+def test_after_a_run_training_takes_the_statistics_of_its_batches_again(tmp_path, monkeypatch, fails):
+    trainer = trainer_of_ten_steps(tmp_path)
+    step = trainer.updater.update_core
+
+    def failing():
+        assert chainer.config.train == (trainer.updater.iteration < 2)
+        if fails and trainer.updater.iteration == 7:
+            raise KeyboardInterrupt
+        step()
+
+    monkeypatch.setattr(trainer.updater, "update_core", failing)
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+        trainer.run()
+    assert chainer.config.train
+
+
+def test_resumed_run_has_the_rate_and_the_statistics_of_where_it_is():
     optimizer = SimpleNamespace(alpha=math.nan)
     updater = SimpleNamespace(iteration=59, get_optimizer=lambda name: optimizer)
-    OneCycle(100).initialize(SimpleNamespace(updater=updater))
-    assert optimizer.alpha == 0.06 * rise_and_fall(0.6)
+    schedule = Schedule(100)
+    schedule.initialize(SimpleNamespace(updater=updater))
+    assert optimizer.alpha == 0.04 * rise_and_fall(0.6)
+    assert not chainer.config.train
+    schedule.finalize()
+    assert chainer.config.train
 
 
 def test_tuned_recipe_learns_more_in_the_same_steps(tmp_path):

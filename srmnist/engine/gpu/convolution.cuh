@@ -167,10 +167,10 @@ __device__ void weight_gradient(const float* a, const float* norm_a, const float
         Row<ACTIVATION, CI, THREADS, 1> coming;
         Row<KIND, CO, THREADS, 0> of_gradient;
         coming.read(a, nullptr, tile, y);
-        if (y > 0) of_gradient.read(b, g, tile, y - 1);
         __syncthreads();
         coming.store(input_a, tile, y, rows[(y + 1) % 3]);
         if (y < 1) continue;
+        of_gradient.read(b, g, tile, y - 1);
         of_gradient.store(input_b, tile, y - 1, gradient);
         __syncthreads();
         const float* row[3];  // y - 2, y - 1 and y: rows come round every three

@@ -11,10 +11,10 @@ template <int C> struct Lanes {
 };
 
 // Call `use(row, column, at, read(row, column, at))` for each of the thread's pixels inside the image; `at`
-// counts from the tile's first value. Four are read before the first is used, so the reads overlap.
+// counts from the tile's first value. Seven are read before the first is used, so the reads overlap.
 template <int C, class Read, class Use>
 __device__ inline void each_pixel(Tile tile, Read read, Use use) {
-    constexpr int AT_ONCE = 4;
+    constexpr int AT_ONCE = 7;
     for (int p = threadIdx.x / C; p < TILE_H * TILE_W; p += AT_ONCE * Lanes<C>::COUNT) {
         float values[AT_ONCE];
         bool inside[AT_ONCE];
