@@ -1,8 +1,8 @@
 """A process for each variant, which waits for its turn.
 
-So the libraries do not disturb one another's threads on the CPU; and on a GPU torch.compile, which makes CUDA
-graphs of its own, and a graph captured by hand break each other in one process. The benchmark's process
-writes a line of JSON for each request, and the worker answers with one.
+So the libraries do not disturb one another's threads. On a GPU, torch.compile has CUDA graphs of its own, and
+a graph captured by hand breaks beside them (cudaErrorIllegalAddress). The benchmark's process writes a line
+of JSON for each request, and the worker answers with one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from srmnist.benchmark import measure
 from srmnist.benchmark.variants import Variant, check, digit_pairs, left_out, make_variant
-from srmnist.system.device import select_device
+from srmnist.system.device import device_errors, select_device
 from srmnist.system.errors import UserError, first_line
 from srmnist.system.terminal import tell_who_waits
 
@@ -86,10 +86,23 @@ class Worker:
 
 
 class Team:
-    """Workers by name; one that fails leaves, and stderr says why."""
+    """Workers by name; one that fails leaves, and stderr says why.
 
-    def __init__(self, workers: Mapping[str, Worker]) -> None:
+    Parameters
+    ----------
+    workers : mapping
+    needed : str, optional
+        The one without which there is nothing to compare.
+
+    Raises
+    ------
+    UserError
+        By its methods: why the needed one failed.
+    """
+
+    def __init__(self, workers: Mapping[str, Worker], needed: str | None = None) -> None:
         self.workers = dict(workers)
+        self._needed = needed
 
     def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
         """Ask all workers, one after another."""
@@ -101,6 +114,8 @@ class Team:
         try:
             return self.workers[name].ask(request, **arguments)
         except UserError as error:
+            if name == self._needed:
+                raise UserError(f"{name}: {error}") from error
             left_out(name, str(error))
             self.workers.pop(name).close()
             return None
@@ -124,7 +139,10 @@ class Team:
 
 @contextmanager
 def team(
-    names: Sequence[str], environment: Mapping[str, str] = {}, cores: int | None = None
+    names: Sequence[str],
+    environment: Mapping[str, str] = {},
+    cores: int | None = None,
+    needed: str | None = None,
 ) -> Iterator[Team]:
     """Start a worker for each name, on so many cores where the system can bind processes to cores."""
     with ExitStack() as stack:
@@ -133,7 +151,7 @@ def team(
         with _bound(cores):
             for name in names:
                 workers[name] = Worker(name, environment)
-        made = Team(workers)
+        made = Team(workers, needed)
         stack.callback(lambda: [worker.close() for worker in made.workers.values()])
         yield made
 
@@ -158,15 +176,16 @@ class _Served:
     def __init__(self, name: str) -> None:
         self._name = name
         self._variant: Variant | None = None
-        self._before = 0
         self._gpu = -1
+        self._before = 0
 
     def digits(self, images: int, batch: int, gpu: int = -1) -> None:
-        """Make the variant for MNIST's test images, repeated if there are too few."""
-        select_device(gpu)
+        """Make the variant for MNIST's test images, repeated if there are too few; by default on the CPU."""
+        select_device(gpu)  # the current device is PyTorch's, too
         self._gpu = gpu
         self._pairs = [np.resize(part, (images, 1, 28, 28)) for part in digit_pairs(min(images, 10_000))]
-        self._variant = make_variant(self._name, *self._pairs, gpu, batch)
+        with device_errors(gpu):
+            self._variant = make_variant(self._name, *self._pairs, gpu, batch)
 
     def check(self, batch: int) -> None:
         """Compare the variant with plain Chainer, whose memory does not count; then make it anew."""
@@ -190,9 +209,13 @@ class _Served:
 
     def time(self, kind: str, batch: int, number: int) -> list[float]:
         """Take a turn."""
-        chosen = measure.chosen_images(len(self._pairs[0]), batch, number)
-        runs = measure.GPU_RUNS if self._gpu >= 0 else None
-        return measure.turn(getattr(self._variant, kind), chosen, runs, measure.synchroniser(self._gpu))
+        run, count = getattr(self._variant, kind), len(self._pairs[0])
+        chosen = measure.chosen_images(count, batch, number)
+        if self._gpu < 0:
+            return measure.turn(run, chosen)
+        indices = np.arange(count)[chosen]  # the engine and a CUDA graph take no slice
+        with device_errors(self._gpu):
+            return measure.turn(run, indices, measure.GPU_RUNS, measure.synchroniser(self._gpu))
 
     def peak(self) -> float:
         """GFLOP/s of a matrix product by NumPy."""
@@ -223,13 +246,19 @@ def main(name: str) -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     served = _Served(name)
     for line in sys.stdin:
-        request, arguments = json.loads(line)
-        try:
-            answer = [getattr(served, request)(**arguments), None]
-        except Exception as error:  # libraries refuse in many ways
-            answer = [None, f"{type(error).__name__}: {first_line(error)}"]
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(_answer(served, line) + "\n")
         answers.flush()
+
+
+def _answer(served: _Served, line: str) -> str:
+    """What a worker writes for a request: the result and null, or null and what went wrong."""
+    request, arguments = json.loads(line)
+    try:
+        return json.dumps([getattr(served, request)(**arguments), None])
+    except UserError as error:
+        return json.dumps([None, str(error)])
+    except Exception as error:  # libraries refuse in many ways
+        return json.dumps([None, f"{type(error).__name__}: {first_line(error)}"])
 
 
 if __name__ == "__main__":

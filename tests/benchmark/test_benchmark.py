@@ -59,7 +59,7 @@ def test_a_batch_of_all_images_is_not_copied_and_other_batches_repeat_from_round
 @needs_numba
 def test_each_variant_works_in_a_process_of_its_own_and_one_that_fails_leaves(capsys):
     with workers.team([variants.ENGINE, "no such variant"]) as members:
-        members.ask("digits", images=8, batch=2)
+        members.ask("digits", images=8, batch=2, gpu=-1)
         members.ask("check", batch=2)
         times = members.times(measure.KINDS, batch=2, rounds=1, warmup=0)
         assert set(times) == {(variants.ENGINE, kind) for kind in measure.KINDS}
@@ -71,6 +71,14 @@ def test_each_variant_works_in_a_process_of_its_own_and_one_that_fails_leaves(ca
     said = capsys.readouterr().err.splitlines()
     assert [line.partition(" is left out: ")[0] for line in said] == ["no such variant", variants.ENGINE]
     assert "status -9" in said[1]
+
+
+@needs_numba
+def test_without_the_engine_there_is_nothing_to_compare(monkeypatch):
+    monkeypatch.setattr(comparison, "ENGINE", "no such variant")
+    monkeypatch.setattr(comparison, "available", lambda: ["no such variant"])
+    with pytest.raises(srmnist.UserError, match=r"^no such variant: ValueError: there is no variant"):
+        comparison.run(4, 1)
 
 
 @pytest.mark.parametrize("name", variants.CHAINERS)
@@ -169,12 +177,6 @@ def test_the_machine_is_described_in_words_and_what_is_not_told_is_missing(tmp_p
     assert not {"vectors", "caches", "memory"} & set(
         machine.description(tmp_path / "none", tmp_path / "none")
     )
-
-
-def test_a_comparison_without_the_engine_is_refused():
-    """Where it fails, its worker has left."""
-    with pytest.raises(srmnist.UserError, match="no time of the engine"):
-        comparison._speedups({variants.PLAIN: {"step_ms": 1.0}}, variants.CHAINERS)
 
 
 @pytest.fixture

@@ -112,34 +112,47 @@ template <int KIND, int N> struct Input {
 };
 
 // CHUNK channels of an edged tile of a convolution's input with CI channels; zero outside of the image. A
-// thread reads four channels of a pixel at once, of every ROWS-th pixel in a column. It reads all of them
-// before it stores the first.
-template <int KIND, int CI> struct EdgedTile {
-    static constexpr int FOURS = CHUNK / 4, ACROSS = 32, ROWS = THREADS / FOURS / ACROSS, PIECES = EDGED_H / ROWS;
-    static_assert(EDGED_W <= ACROSS && EDGED_H % ROWS == 0, "");
-    float from_a[PIECES][4], from_g[PIECES][4];
+// thread reads four channels of a pixel at once, of every STEP-th pixel. It reads AT_ONCE of its PIXELS before
+// it stores them: then these reads overlap.
+template <int KIND, int CI, int AT_ONCE = 3> struct EdgedTile {
+    static constexpr int FOURS = CHUNK / 4, STEP = THREADS / FOURS, COUNT = EDGED_H * EDGED_W;
+    static constexpr int PIXELS = (COUNT + STEP - 1) / STEP;
+    const Tile tile;
     const int first = threadIdx.x % FOURS * 4;  // channel of the chunk
-    const int column = threadIdx.x / FOURS % ACROSS, row = threadIdx.x / FOURS / ACROSS;
+    float from_a[AT_ONCE][4], from_g[AT_ONCE][4];
 
-    __device__ bool inside(Tile tile, int i) const {
-        return column < EDGED_W && tile.has(row + i * ROWS - 1, column - 1);
+    __device__ explicit EdgedTile(Tile tile) : tile(tile) {}
+    __device__ static int pixel(int i) { return threadIdx.x / FOURS + i * STEP; }
+    __device__ bool inside(int pixel) const {
+        return pixel < COUNT && tile.has(pixel / EDGED_W - 1, pixel % EDGED_W - 1);
     }
-    // The channels from `chunk` on.
-    __device__ void read(const float* a, const float* g, Tile tile, int chunk) {
+    // From the thread's pixel of that number on, the channels from `chunk` on.
+    __device__ void read(const float* a, const float* g, int chunk, int number) {
         const long long at = tile.first() * CI + chunk + first;
-        const int near = ((row - 1) * tile.width + column - 1) * CI, step = ROWS * tile.width * CI;
 #pragma unroll
-        for (int i = 0; i < PIECES; i++)
-            Input<KIND, 4>::read(a + at, g + at, near + i * step, inside(tile, i), from_a[i], from_g[i]);
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int p = pixel(number + i), near = (p / EDGED_W - 1) * tile.width + p % EDGED_W - 1;
+            Input<KIND, 4>::read(a + at, g + at, near * CI, inside(p), from_a[i], from_g[i]);
+        }
     }
-    __device__ void store(const float* norm, Tile tile, int chunk, float (*to)[EDGED_H][EDGED_W]) const {
-        const Input<KIND, 4> input(norm, CI, chunk + first);
-        if (column >= EDGED_W) return;
+    __device__ void store(const Input<KIND, 4>& input, int number, float (*to)[EDGED_H][EDGED_W]) const {
 #pragma unroll
-        for (int i = 0; i < PIECES; i++) {
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int p = pixel(number + i);
             float values[4];
-            input.values(from_a[i], from_g[i], inside(tile, i), values);
-            for (int c = 0; c < 4; c++) to[first + c][row + i * ROWS][column] = values[c];
+            input.values(from_a[i], from_g[i], inside(p), values);
+            if (p >= COUNT) continue;
+            for (int c = 0; c < 4; c++) to[first + c][0][p] = values[c];
+        }
+    }
+    // All that is left to be stored, the first AT_ONCE being read.
+    __device__ void finish(const float* a, const float* g, const float* norm, int chunk,
+                           float (*to)[EDGED_H][EDGED_W]) {
+        const Input<KIND, 4> input(norm, CI, chunk + first);
+        store(input, 0, to);
+        for (int number = AT_ONCE; number < PIXELS; number += AT_ONCE) {
+            read(a, g, chunk, number);
+            store(input, number, to);
         }
     }
 };

@@ -46,13 +46,13 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
     const Tile tile = tile_of(blockIdx.x, TILE_H, height, width);
 
     float sum[PIXELS][OWN] = {};
+    EdgedTile<KIND, CI, OWN < 8 ? 3 : 1> edged(tile);  // with more sums, registers are short
     for (int chunk = 0; chunk < CI; chunk += CHUNK) {
-        EdgedTile<KIND, CI> edged;
-        edged.read(a, g, tile, chunk);
+        edged.read(a, g, chunk, 0);  // while other threads compute the chunk before
         __syncthreads();
         const float4* from = (const float4*)(packed + at + chunk * 9 * CO);
         for (int i = t; i < CHUNK * 9 * CO / 4; i += THREADS) shared.in.weights[i] = from[i];
-        edged.store(norm_in, tile, chunk, shared.in.tile);
+        edged.finish(a, g, norm_in, chunk, shared.in.tile);
         __syncthreads();
         const float* taps = (const float*)shared.in.weights;
 #pragma unroll 1
@@ -116,33 +116,17 @@ __device__ void conv3x3(const float* a, const float* g, const float* norm_in, co
 }
 
 // A row of TILE_W + 2 * BORDER pixels of an input with C channels, from `left - BORDER` on, as `Input<KIND>`
-// reads it; zero outside of the image. Like an `EdgedTile`, it is read first and stored later.
-template <int KIND, int C, int THREADS, int BORDER> struct Row {
-    static constexpr int FOURS = C / 4, STEP = THREADS / FOURS, LENGTH = TILE_W + 2 * BORDER;
-    static constexpr int PIECES = (LENGTH + STEP - 1) / STEP;
-    float from_a[PIECES][4], from_g[PIECES][4];
-    const int four = threadIdx.x % FOURS, first = threadIdx.x / FOURS;
-
-    // `row` is counted from the tile's first.
-    __device__ void read(const float* a, const float* g, Tile tile, int row) {
-        const long long at = (tile.first() + (long long)row * tile.width) * C + four * 4;
-#pragma unroll
-        for (int i = 0; i < PIECES; i++)
-            Input<KIND, 4>::read(a + at, g + at, (first + i * STEP - BORDER) * C, inside(tile, row, i), from_a[i],
-                                 from_g[i]);
+// reads it; zero outside of the image. `row` is counted from the tile's first.
+template <int KIND, int C, int THREADS, int BORDER>
+__device__ inline void load_row(const float* a, const float* g, const Input<KIND, 4>& input, Tile tile,
+                                int row, float4* to) {
+    const long long first = (tile.first() + (long long)row * tile.width) * C + threadIdx.x % (C / 4) * 4;
+    for (int i = threadIdx.x / (C / 4); i < TILE_W + 2 * BORDER; i += THREADS / (C / 4)) {
+        float values[4];
+        input.values(a + first, g + first, (i - BORDER) * C, tile.has(row, i - BORDER), values);
+        Vector<4>::store(values, (float*)(to + i * (C / 4) + threadIdx.x % (C / 4)));
     }
-    __device__ bool inside(Tile tile, int row, int i) const {
-        return first + i * STEP < LENGTH && tile.has(row, first + i * STEP - BORDER);
-    }
-    __device__ void store(const Input<KIND, 4>& input, Tile tile, int row, float4* to) const {
-#pragma unroll
-        for (int i = 0; i < PIECES; i++) {
-            float values[4];
-            input.values(from_a[i], from_g[i], inside(tile, row, i), values);
-            if (first + i * STEP < LENGTH) Vector<4>::store(values, (float*)(to + (first + i * STEP) * FOURS + four));
-        }
-    }
-};
+}
 
 // The gradient of the weights of a convolution from CI channels to CO: each block's partial sum, from a band
 // of ROWS rows of TILE_W columns of one image, written to `partials` (blocks, CI, 9, CO).
@@ -164,14 +148,10 @@ __device__ void weight_gradient(const float* a, const float* norm_a, const float
 
     float sum[9][OWN] = {};
     for (int y = -1; y <= count; y++) {  // the row that comes in: below the one whose gradient is read
-        Row<ACTIVATION, CI, THREADS, 1> coming;
-        Row<KIND, CO, THREADS, 0> of_gradient;
-        coming.read(a, nullptr, tile, y);
         __syncthreads();
-        coming.store(input_a, tile, y, rows[(y + 1) % 3]);
+        load_row<ACTIVATION, CI, THREADS, 1>(a, nullptr, input_a, tile, y, rows[(y + 1) % 3]);
         if (y < 1) continue;
-        of_gradient.read(b, g, tile, y - 1);
-        of_gradient.store(input_b, tile, y - 1, gradient);
+        load_row<KIND, CO, THREADS, 0>(b, g, input_b, tile, y - 1, gradient);
         __syncthreads();
         const float* row[3];  // y - 2, y - 1 and y: rows come round every three
         float in[3][3], d[OWN];

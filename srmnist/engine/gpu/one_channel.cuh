@@ -83,7 +83,7 @@ extern "C" __global__ void __launch_bounds__(Lanes<C1>::SIZE)
 
 // conv4: relu(a) (B, H, W, 64) -> y (B, H, W), after the sigmoid. A thread has a column of a tile, and every
 // PARTS-th channel; then the parts are added up.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
     conv4(In a, In norm, In packed, In parameters, Out y, int height, int width) {
     constexpr int PARTS = THREADS / TILE_W;
     __shared__ float in[CHUNK][EDGED_H][EDGED_W];
@@ -93,11 +93,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int part = threadIdx.x / TILE_W, column = threadIdx.x % TILE_W;  // the last threads have no part
     for (int i = threadIdx.x; i < 9 * C3; i += THREADS) w[i] = packed[P4 + i];
     float sum[TILE_H] = {};
+    EdgedTile<ACTIVATION, C3> edged(tile);
     for (int chunk = 0; chunk < C3; chunk += CHUNK) {
-        EdgedTile<ACTIVATION, C3> edged;
-        edged.read(a, nullptr, tile, chunk);
+        edged.read(a, nullptr, chunk, 0);
         __syncthreads();
-        edged.store(norm, tile, chunk, in);
+        edged.finish(a, nullptr, norm, chunk, in);
         __syncthreads();
         if (part >= PARTS) continue;
 #pragma unroll
