@@ -60,10 +60,6 @@ template <> struct Vector<4> {
         *(float4*)to = make_float4(from[0], from[1], from[2], from[3]);
     }
 };
-template <> struct Vector<1> {
-    __device__ static void load(const float* from, float* to) { *to = *from; }
-    __device__ static void store(const float* from, float* to) { *to = *from; }
-};
 template <> struct Vector<2> {
     __device__ static void load(const float* from, float* to) {
         float2 v = *(const float2*)from;
@@ -72,6 +68,10 @@ template <> struct Vector<2> {
     __device__ static void store(const float* from, float* to) {
         *(float2*)to = make_float2(from[0], from[1]);
     }
+};
+template <> struct Vector<1> {
+    __device__ static void load(const float* from, float* to) { *to = *from; }
+    __device__ static void store(const float* from, float* to) { *to = *from; }
 };
 
 // Coefficients of N neighbouring channels, and the values of a convolution's input there.
@@ -112,11 +112,11 @@ template <int KIND, int N> struct Input {
 };
 
 // CHUNK channels of an edged tile of a convolution's input with CI channels; zero outside of the image. A
-// thread reads four channels of a pixel at once, of every STEP-th pixel. It reads AT_ONCE of its PIXELS before
+// thread reads four channels of a pixel at once, of every STEP-th pixel. It reads AT_ONCE of its OWN pixels before
 // it stores them: then these reads overlap.
 template <int KIND, int CI, int AT_ONCE = 3> struct EdgedTile {
     static constexpr int FOURS = CHUNK / 4, STEP = THREADS / FOURS, COUNT = EDGED_H * EDGED_W;
-    static constexpr int PIXELS = (COUNT + STEP - 1) / STEP;
+    static constexpr int OWN = (COUNT + STEP - 1) / STEP;
     const Tile tile;
     const int first = threadIdx.x % FOURS * 4;  // channel of the chunk
     float from_a[AT_ONCE][4], from_g[AT_ONCE][4];
@@ -150,7 +150,7 @@ template <int KIND, int CI, int AT_ONCE = 3> struct EdgedTile {
                            float (*to)[EDGED_H][EDGED_W]) {
         const Input<KIND, 4> input(norm, CI, chunk + first);
         store(input, 0, to);
-        for (int number = AT_ONCE; number < PIXELS; number += AT_ONCE) {
+        for (int number = AT_ONCE; number < OWN; number += AT_ONCE) {
             read(a, g, chunk, number);
             store(input, number, to);
         }
