@@ -1,5 +1,6 @@
 // Muon: the update of the first three convolutions' weights, as srmnist/training/recipes.py has it. A block
-// has one weight as a matrix, and all its products of matrices.
+// has one weight as a matrix, and all its products of matrices. Few threads wait for few reads here, so a thread
+// reads many values before it uses the first: then the reads overlap.
 
 // Matrices of SIDE x SIDE, a multiple of 16, of a block of WIDE threads: each has OWN x OWN values of one.
 template <int SIDE> struct Square {
@@ -7,16 +8,18 @@ template <int SIDE> struct Square {
     static_assert(ACROSS * ACROSS == WIDE, "");
     float own[OWN][OWN] = {};
 
-    __device__ static int row() { return threadIdx.x / ACROSS * OWN; }
-    __device__ static int column() { return threadIdx.x % ACROSS * OWN; }
+    // A warp has 4 x 8 threads' values: so the fewest of a row of a and of b that it needs together.
+    __device__ static int row() { return (threadIdx.x / 64 * 4 + threadIdx.x % 32 / 8) * OWN; }
+    __device__ static int column() { return (threadIdx.x / 32 % 2 * 8 + threadIdx.x % 8) * OWN; }
 
-    // The product of the transpose of a, (depth, SIDE), and b, (depth, SIDE), is added. Both are read along
-    // their rows, at once by neighbouring threads.
-    __device__ void add_product(const float* a, const float* b, int depth = SIDE) {
-        for (int k = 0; k < depth; k++) {
+    // The product of the transpose of a and b is added. Both are read along their rows, which are `stride`
+    // apart, at once by neighbouring threads.
+    __device__ void add_product(const float* a, const float* b, int stride = SIDE) {
+#pragma unroll 16
+        for (int k = 0; k < SIDE; k++) {
             float left[OWN], right[OWN];
-            Vector<OWN>::load(a + k * SIDE + row(), left);
-            Vector<OWN>::load(b + k * SIDE + column(), right);
+            Vector<OWN>::load(a + k * stride + row(), left);
+            Vector<OWN>::load(b + k * stride + column(), right);
 #pragma unroll
             for (int i = 0; i < OWN; i++)
 #pragma unroll
@@ -38,42 +41,75 @@ __device__ void muon_update(const float* h, float* parameters, const float* grad
                             float* shared) {
     constexpr bool TALL = ROWS > COLUMNS;
     constexpr int SHORT = TALL ? COLUMNS : ROWS, LONG = TALL ? ROWS : COLUMNS;
-    static_assert(SHORT <= SIDE, "");
+    constexpr int SIZE = ROWS * COLUMNS, OWN = Square<SIDE>::OWN;
+    static_assert(SHORT <= SIDE && SIZE % 4 == 0, "");
     float *square = shared, *factor = shared + SIDE * SIDE, *whole = shared + 2 * SIDE * SIDE;
     gradient += at, m += at, parameters += at;
 
-    double squares = 0.0;
-    for (int i = threadIdx.x; i < ROWS * COLUMNS; i += WIDE) {
-        m[i] = MUON_MOMENTUM * m[i] + gradient[i];
-        float value = gradient[i] + MUON_MOMENTUM * m[i];
-        squares += (double)value * value;
+    constexpr int AT_ONCE = 6;  // reads of four values each
+    float squares = 0.0f;
+    for (int first = 4 * threadIdx.x; first < SIZE; first += 4 * WIDE * AT_ONCE) {
+        float g[AT_ONCE][4], momentum[AT_ONCE][4];
+#pragma unroll
+        for (int n = 0; n < AT_ONCE; n++) {
+            const int i = first + 4 * WIDE * n;
+            if (i >= SIZE) continue;
+            Vector<4>::load(gradient + i, g[n]);
+            Vector<4>::load(m + i, momentum[n]);
+        }
+#pragma unroll
+        for (int n = 0; n < AT_ONCE; n++) {
+            const int i = first + 4 * WIDE * n;
+            if (i >= SIZE) continue;
+            for (int c = 0; c < 4; c++) {
+                momentum[n][c] = MUON_MOMENTUM * momentum[n][c] + g[n][c];
+                const float value = g[n][c] + MUON_MOMENTUM * momentum[n][c];
+                squares = fmaf(value, value, squares);
+            }
+            Vector<4>::store(momentum[n], m + i);
+        }
     }
-    const float by_norm = 1.0f / (sqrtf((float)block_sum(squares, (double*)shared)) + 1e-7f);
+    const float by_norm = 1.0f / (sqrtf((float)block_sum((double)squares, (double*)shared)) + 1e-7f);
 
-    // The matrix x of which the singular values become one: SHORT x LONG, of norm 1.
+    // The matrix x of which the singular values become one: SHORT x LONG, of norm 1. SIDE columns of it, from
+    // `from`, come to shared memory, where a row is `down` after the one before, and a column `across`.
+    // Neighbouring threads read neighbouring values.
     auto index = [](int i, int k) { return TALL ? k * COLUMNS + i : i * COLUMNS + k; };
-    auto x = [&](int i, int k) {
-        if (i >= SHORT || k >= LONG) return 0.0f;
-        return (gradient[index(i, k)] + MUON_MOMENTUM * m[index(i, k)]) * by_norm;
+    auto bring = [&](int from, float* to, int down, int across) {
+        constexpr int STEP = WIDE / SIDE, EACH = SIDE / STEP;
+        const int row = threadIdx.x / SIDE, column = threadIdx.x % SIDE, at = index(row, from + column);
+        float values[EACH];
+#pragma unroll
+        for (int n = 0; n < EACH; n++) {
+            const int i = at + index(n * STEP, 0);
+            const bool inside = row + n * STEP < SHORT && from + column < LONG;
+            values[n] = inside ? (gradient[i] + MUON_MOMENTUM * m[i]) * by_norm : 0.0f;
+        }
+        __syncthreads();  // all threads have read what is in `to`
+#pragma unroll
+        for (int n = 0; n < EACH; n++) to[(row + n * STEP) * down + column * across] = values[n];
+        __syncthreads();
     };
     {
+        // Transposed, in the room of `factor` and `whole`: a row longer than SIDE lets neighbouring threads store
+        // to different banks of shared memory.
+        constexpr int STRIDE = SIDE + 4;
         Square<SIDE> product;
         for (int from = 0; from < LONG; from += SIDE) {
-            __syncthreads();
-            for (int i = threadIdx.x; i < SIDE * SIDE; i += WIDE) whole[i] = x(i % SIDE, from + i / SIDE);
-            __syncthreads();
-            product.add_product(whole, whole);
+            bring(from, factor, 1, STRIDE);
+            product.add_product(factor, factor, STRIDE);
         }
         product.store(square);
     }
     // All squares are polynomials of x times its transpose, so they are symmetric, and commute.
+#pragma unroll 1
     for (int iteration = 0; iteration < MUON_ITERATIONS; iteration++) {
         Square<SIDE> polynomial;
         polynomial.add_product(square, square);
 #pragma unroll
-        for (int i = 0; i < Square<SIDE>::OWN; i++)
+        for (int i = 0; i < OWN; i++)
 #pragma unroll
-            for (int j = 0; j < Square<SIDE>::OWN; j++) {
+            for (int j = 0; j < OWN; j++) {
                 const int row = polynomial.row() + i, column = polynomial.column() + j;
                 float& own = polynomial.own[i][j];
                 own = MUON_B * square[row * SIDE + column] + MUON_C * own + (row == column ? MUON_A : 0.0f);
@@ -94,18 +130,23 @@ __device__ void muon_update(const float* h, float* parameters, const float* grad
     }
     const float rate = h[MUON_RATE] * sqrtf(TALL ? (float)ROWS / COLUMNS : 1.0f);
     for (int from = 0; from < LONG; from += SIDE) {
-        __syncthreads();
-        for (int i = threadIdx.x; i < SIDE * SIDE; i += WIDE) square[i] = x(i / SIDE, from + i % SIDE);
-        __syncthreads();
+        bring(from, square, SIDE, 1);
+        const int row = Square<SIDE>::row(), column = from + Square<SIDE>::column();
+        float* updated = parameters + index(row, column);
+        float before[OWN][OWN];
+#pragma unroll
+        for (int i = 0; i < OWN; i++)
+#pragma unroll
+            for (int j = 0; j < OWN; j++)
+                if (row + i < SHORT && column + j < LONG) before[i][j] = updated[index(i, j)];
         Square<SIDE> product;
         product.add_product(whole, square);
 #pragma unroll
-        for (int i = 0; i < Square<SIDE>::OWN; i++)
+        for (int i = 0; i < OWN; i++)
 #pragma unroll
-            for (int j = 0; j < Square<SIDE>::OWN; j++) {
-                const int row = product.row() + i, column = from + product.column() + j;
-                if (row < SHORT && column < LONG) parameters[index(row, column)] -= rate * product.own[i][j];
-            }
+            for (int j = 0; j < OWN; j++)
+                if (row + i < SHORT && column + j < LONG)
+                    updated[index(i, j)] = before[i][j] - rate * product.own[i][j];
     }
 }
 
