@@ -78,16 +78,17 @@ __device__ void muon_update(const float* h, float* parameters, const float* grad
     auto bring = [&](int from, float* to, int down, int across) {
         constexpr int STEP = WIDE / SIDE, EACH = SIDE / STEP;
         const int row = threadIdx.x / SIDE, column = threadIdx.x % SIDE, at = index(row, from + column);
-        float values[EACH];
+        float g[EACH], momentum[EACH];
 #pragma unroll
         for (int n = 0; n < EACH; n++) {
-            const int i = at + index(n * STEP, 0);
             const bool inside = row + n * STEP < SHORT && from + column < LONG;
-            values[n] = inside ? (gradient[i] + MUON_MOMENTUM * m[i]) * by_norm : 0.0f;
+            g[n] = inside ? gradient[at + index(n * STEP, 0)] : 0.0f;
+            momentum[n] = inside ? m[at + index(n * STEP, 0)] : 0.0f;
         }
         __syncthreads();  // all threads have read what is in `to`
 #pragma unroll
-        for (int n = 0; n < EACH; n++) to[(row + n * STEP) * down + column * across] = values[n];
+        for (int n = 0; n < EACH; n++)
+            to[(row + n * STEP) * down + column * across] = (g[n] + MUON_MOMENTUM * momentum[n]) * by_norm;
         __syncthreads();
     };
     {

@@ -154,6 +154,11 @@ def test_an_update_is_chainers(device, make):
         np.testing.assert_allclose(plan.split(momentum)[3], state, rtol=1e-5, atol=1e-6)
 
 
+def test_two_updates_by_muon_give_the_same_bits(device):
+    first, second = (updated(device, tuned(), random_gradients()) for _ in range(2))
+    np.testing.assert_array_equal(second, first)
+
+
 def test_the_threads_of_muon_may_run_in_any_order():
     host = host_device()
     forwards, _ = updated(host, tuned(), random_gradients(1))

@@ -92,6 +92,20 @@ def test_resumed_run_has_the_bits_of_one_that_was_not_interrupted(on_device, dat
     assert found == expected
 
 
+def test_resumed_run_of_tuned_has_the_bits_of_one_that_was_not_interrupted(on_device, data, tmp_path):
+    """It makes the last step anew, with fixed statistics and the momentum of the steps before."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    flags = {"every": 1, "recipe": "tuned", "batchsize": 4}
+    _, expected = trained(on_device, data, whole, **flags)
+    shutil.copytree(whole, parts)
+    (parts / "snapshot_iter_7.npz").unlink()
+    snapshot = loaded(parts / "snapshot_iter_6.npz")
+    assert snapshot["updater/optimizer:main/conv2/W/momentum"].any()
+    assert snapshot["updater/optimizer:main/conv2/W/t"] == 6
+    _, found = trained(on_device, data, parts, resume=parts, **flags)
+    assert found == expected
+
+
 def test_snapshots_go_to_the_cpu_and_back(on_device, data, tmp_path):
     there, moving = tmp_path / "there", tmp_path / "moving"
     trained(on_device, data, there, epoch=1)
