@@ -129,8 +129,9 @@ def orthogonalise(matrix: NdArray) -> NdArray:
     # Each iteration multiplies x by a polynomial of x xᵀ. All of them are computed before x is multiplied:
     # x xᵀ is much smaller than x, and after an iteration it follows from the polynomial.
     square, whole = x @ x.T, None
+    scaled_identity = a * xp.eye(len(square), dtype=x.dtype)
     for i in range(ITERATIONS):
-        factor = b * square + c * (square @ square) + a * xp.eye(len(square), dtype=x.dtype)
+        factor = b * square + c * (square @ square) + scaled_identity
         whole = factor if whole is None else factor @ whole
         if i < ITERATIONS - 1:
             square = factor @ square @ factor

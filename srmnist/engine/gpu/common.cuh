@@ -112,8 +112,8 @@ template <int KIND, int N> struct Input {
 };
 
 // CHUNK channels of an edged tile of a convolution's input with CI channels; zero outside of the image. A
-// thread reads four channels of a pixel at once, of every STEP-th pixel. It reads AT_ONCE of its OWN pixels before
-// it stores them: then these reads overlap.
+// thread reads four channels of a pixel at once, of every STEP-th pixel. It reads AT_ONCE of its OWN pixels
+// before it stores them: then these reads overlap.
 template <int KIND, int CI, int AT_ONCE = 3> struct EdgedTile {
     static constexpr int FOURS = CHUNK / 4, STEP = THREADS / FOURS, COUNT = EDGED_H * EDGED_W;
     static constexpr int OWN = (COUNT + STEP - 1) / STEP;

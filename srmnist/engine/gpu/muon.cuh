@@ -1,6 +1,6 @@
 // Muon: the update of the first three convolutions' weights, as srmnist/training/recipes.py has it. A block
-// has one weight as a matrix, and all its products of matrices. Few threads wait for few reads here, so a thread
-// reads many values before it uses the first: then the reads overlap.
+// has one weight as a matrix, and all its products of matrices. Few threads wait for few reads here, so a
+// thread reads many values before it uses the first: then the reads overlap.
 
 // Matrices of SIDE x SIDE, a multiple of 16, of a block of WIDE threads: each has OWN x OWN values of one.
 template <int SIDE> struct Square {
@@ -92,8 +92,8 @@ __device__ void muon_update(const float* h, float* parameters, const float* grad
         __syncthreads();
     };
     {
-        // Transposed, in the room of `factor` and `whole`: a row longer than SIDE lets neighbouring threads store
-        // to different banks of shared memory.
+        // Transposed, in the room of `factor` and `whole`: a row longer than SIDE lets neighbouring threads
+        // store to different banks of shared memory.
         constexpr int STRIDE = SIDE + 4;
         Square<SIDE> product;
         for (int from = 0; from < LONG; from += SIDE) {
@@ -116,8 +116,9 @@ __device__ void muon_update(const float* h, float* parameters, const float* grad
                 own = MUON_B * square[row * SIDE + column] + MUON_C * own + (row == column ? MUON_A : 0.0f);
             }
         polynomial.store(factor);
-        if (iteration == 0) polynomial.store(whole);
-        if (iteration > 0) {
+        if (iteration == 0) {
+            polynomial.store(whole);
+        } else {
             Square<SIDE> product;
             product.add_product(factor, whole);
             product.store(whole);

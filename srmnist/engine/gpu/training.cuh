@@ -124,8 +124,8 @@ extern "C" __global__ void __launch_bounds__(WIDE)
     gradient[at + (output * inputs + input) * 9 + tap] = (float)all;
 }
 
-// Adam as chainer/optimizers/adam.py has it, on all parameters at once; but not on those that the kernel `muon`
-// updates, if `with_muon`. `h` may change from step to step.
+// Adam as chainer/optimizers/adam.py has it, on all parameters at once; but not on those that the kernel
+// `muon` updates, if `with_muon`. `h` may change from step to step.
 extern "C" __global__ void __launch_bounds__(THREADS)
     adam(const float* h, float* parameters, const float* gradient, float* m, float* v, int with_muon) {
     int i = blockIdx.x * THREADS + threadIdx.x;

@@ -29,13 +29,12 @@ def computes(model: chainer.Chain) -> bool:
 def updates(optimizer: chainer.Optimizer) -> bool:
     """Whether the kernels make this optimiser's update: a recipe's, of the eleven parameters, no hooks."""
     rules = {name: parameter.update_rule for name, parameter in optimizer.target.namedparams()}
+    by_muon = _BY_MUON if has_muon(optimizer) else ()
     return (
         is_plain_adam(optimizer)
         and len(rules) == len(SHAPES)
         and all(
-            is_plain_rule(
-                rule, optimizer, Muon if has_muon(optimizer) and name in _BY_MUON else adam.AdamRule
-            )
+            is_plain_rule(rule, optimizer, Muon if name in by_muon else adam.AdamRule)
             for name, rule in rules.items()
         )
     )

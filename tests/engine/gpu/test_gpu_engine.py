@@ -133,11 +133,10 @@ def pairs(seed, shape):
     return Pairs(np.random.default_rng(seed).integers(0, 256, shape, np.uint8), 5)
 
 
-def steps(device, model, pairs, optimizer=None):
+def steps(device, model, pairs):
     """A model set up to be trained there, its optimiser, and the function that trains it."""
     model = send(device, model)
-    optimizer = optimizer or chainer.optimizers.Adam()
-    optimizer.setup(model)
+    optimizer = chainer.optimizers.Adam().setup(model)
     assert computes(model)
     return model, optimizer, step.training_step(Vectors(device, optimizer), Resident(device, pairs))
 
