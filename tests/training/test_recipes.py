@@ -12,7 +12,14 @@ import pytest
 from srmnist import load_dataset  # first: it makes Chainer import  # isort: skip
 import chainer
 
-from srmnist.training.recipes import Muon, Schedule, make_optimizer, orthogonalise, rise_and_fall
+from srmnist.training.recipes import (
+    DECORRELATION,
+    Muon,
+    Schedule,
+    make_optimizer,
+    orthogonalise,
+    rise_and_fall,
+)
 from srmnist.training.settings import Settings
 from srmnist.training.pairs import Pairs
 from srmnist.training.trainer import build_trainer, initial_model
@@ -73,24 +80,37 @@ def test_orthogonalising_no_gradient_gives_none():
     assert not orthogonalise(np.zeros((3, 5), np.float32)).any()
 
 
-def test_muon_steps_along_the_gradient_s_directions_and_keeps_momentum():
+def test_pixels_that_correlate_by_distance_are_decorrelated_by_half():
+    """The fourth root of the correlations' inverse; its squares have the mean that those of 1 have."""
+    correlations = 0.8 ** np.abs(np.subtract.outer(np.arange(3), np.arange(3)))
+    values, vectors = np.linalg.eigh(correlations)
+    root = vectors * (values + 0.03) ** -0.25 @ vectors.T
+    root *= math.sqrt(3 / np.square(root).sum())
+    np.testing.assert_allclose(DECORRELATION, root, atol=5e-4)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3"])
+def test_muon_steps_along_the_gradient_s_directions_and_keeps_momentum(layer):
     model = initial_model(0)
     optimizer = make_optimizer("tuned", model)
-    param = model.conv2.W
+    param = model[layer].W
     before, rng = param.array.copy(), np.random.default_rng(0)
     gradients = rng.normal(size=(2, *param.shape)).astype(np.float32)
-    optimizer.alpha = 0.0008  # a fiftieth of the peak: Muon's rate is 0.01
+    optimizer.alpha = 0.001  # a fortieth of the peak: Muon's rate is 0.01
     for gradient in gradients:
         param.grad = gradient
         param.update()
     first, second = gradients
     lookahead = (first + 0.9 * first, second + 0.9 * (0.9 * first + second))
-    steps = [orthogonalise(step.reshape(32, -1)).reshape(param.shape) for step in lookahead]
-    np.testing.assert_allclose(before - param.array, 0.01 * (steps[0] + steps[1]), atol=1e-6)
+    d, rows = np.array(DECORRELATION), len(before)
+    steps = [orthogonalise((d @ step @ d).reshape(rows, -1)).reshape(step.shape) for step in lookahead]
+    taller = math.sqrt(max(1, rows / before[0].size))
+    expected = 0.01 * taller * (d @ (steps[0] + steps[1]) @ d)
+    np.testing.assert_allclose(before - param.array, expected, atol=1e-6)
 
 
 def test_rate_rises_and_falls():
-    rates = [rise_and_fall(progress / 1000) for progress in range(1, 1001)]
+    rates = [rise_and_fall(progress / 1000, 0.2) for progress in range(1, 1001)]
     assert np.argmax(rates) == 199
     assert max(rates) == pytest.approx(1)
     assert (np.diff(rates[:200]) > 0).all()
@@ -117,7 +137,7 @@ def test_every_step_is_made_at_its_own_rate_and_with_fixed_statistics_after_a_fi
 
     monkeypatch.setattr(trainer.updater, "update_core", noting)
     trainer.run()
-    assert rates == [pytest.approx(0.04 * rise_and_fall(step / 10)) for step in range(1, 11)]
+    assert rates == [pytest.approx(0.04 * rise_and_fall(step / 10, 0.2)) for step in range(1, 11)]
     changed = [(before != after).any() for before, after in itertools.pairwise(statistics)]
     assert changed == [True] + [False] * 8
 
@@ -139,15 +159,20 @@ def test_after_a_run_training_takes_the_statistics_of_its_batches_again(tmp_path
     assert chainer.config.train
 
 
-def test_resumed_run_has_the_rate_and_the_statistics_of_where_it_is():
+@pytest.mark.parametrize(("iterations", "warm_up"), [(100, 20), (9375, 1875), (18_750, 1875)])
+def test_rate_and_statistics_follow_from_where_a_run_is(iterations, warm_up):
+    """So a resumed run has them, too. A long run warms up for an epoch of MNIST."""
     optimizer = SimpleNamespace(alpha=math.nan)
-    updater = SimpleNamespace(iteration=59, get_optimizer=lambda name: optimizer)
-    schedule = Schedule(100)
-    schedule.initialize(SimpleNamespace(updater=updater))
-    assert optimizer.alpha == 0.04 * rise_and_fall(0.6)
-    assert not chainer.config.train
-    schedule.finalize()
-    assert chainer.config.train
+    updater = SimpleNamespace(get_optimizer=lambda name: optimizer)
+    for iteration in (warm_up - 2, warm_up - 1, warm_up, iterations // 2):
+        updater.iteration = iteration
+        schedule = Schedule(iterations)
+        schedule.initialize(SimpleNamespace(updater=updater))
+        peak = rise_and_fall((iteration + 1) / iterations, warm_up / iterations)
+        assert optimizer.alpha == pytest.approx(0.04 * peak)
+        assert chainer.config.train == (iteration < warm_up)
+        schedule.finalize()
+        assert chainer.config.train
 
 
 def test_tuned_recipe_learns_more_in_the_same_steps(tmp_path):

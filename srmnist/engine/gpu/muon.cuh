@@ -35,60 +35,83 @@ template <int SIDE> struct Square {
     }
 };
 
-// A weight of ROWS x COLUMNS from `at` in the vectors; `m` has its momentum. `shared` is three squares.
+// A kernel of 3 x 3 weights times the matrix MUON_D from both sides, as recipes.decorrelate.
+__device__ inline void decorrelate(float* kernel) {
+    auto along = [kernel](int first, int step) {
+        const float a = kernel[first], b = kernel[first + step], c = kernel[first + 2 * step];
+        kernel[first] = MUON_D00 * a + MUON_D01 * b + MUON_D02 * c;
+        kernel[first + step] = MUON_D10 * a + MUON_D11 * b + MUON_D12 * c;
+        kernel[first + 2 * step] = MUON_D20 * a + MUON_D21 * b + MUON_D22 * c;
+    };
+#pragma unroll
+    for (int i = 0; i < 3; i++) along(3 * i, 1);
+#pragma unroll
+    for (int i = 0; i < 3; i++) along(i, 3);
+}
+
+// Every kernel of `count`, AT_ONCE for a thread at once: read(its first weight, values) of all of these, then
+// write(its first weight, values). Two arrays of nine values each are kept in between.
+template <int AT_ONCE, class Read, class Write> __device__ void each_kernel(int count, Read read, Write write) {
+    for (int first = threadIdx.x; first < count; first += WIDE * AT_ONCE) {
+        float one[AT_ONCE][9], other[AT_ONCE][9];
+#pragma unroll
+        for (int n = 0; n < AT_ONCE; n++)
+            if (first + n * WIDE < count) read(9 * (first + n * WIDE), one[n], other[n]);
+#pragma unroll
+        for (int n = 0; n < AT_ONCE; n++)
+            if (first + n * WIDE < count) write(9 * (first + n * WIDE), one[n], other[n]);
+    }
+}
+
+// A weight of ROWS x COLUMNS from `at` in the vectors; `m` has its momentum, and `x` is room for as much.
+// `shared` is three squares.
 template <int ROWS, int COLUMNS, int SIDE>
-__device__ void muon_update(const float* h, float* parameters, const float* gradient, float* m, int at,
-                            float* shared) {
+__device__ void muon_update(const float* h, float* parameters, const float* gradient, float* m, float* x,
+                            int at, float* shared) {
     constexpr bool TALL = ROWS > COLUMNS;
     constexpr int SHORT = TALL ? COLUMNS : ROWS, LONG = TALL ? ROWS : COLUMNS;
-    constexpr int SIZE = ROWS * COLUMNS, OWN = Square<SIDE>::OWN;
-    static_assert(SHORT <= SIDE && SIZE % 4 == 0, "");
+    constexpr int KERNELS = ROWS * COLUMNS / 9, AT_ONCE = 2, OWN = Square<SIDE>::OWN;
+    static_assert(SHORT <= SIDE && COLUMNS % 9 == 0, "");
     float *square = shared, *factor = shared + SIDE * SIDE, *whole = shared + 2 * SIDE * SIDE;
-    gradient += at, m += at, parameters += at;
+    parameters += at, gradient += at, m += at, x += at;
 
-    constexpr int AT_ONCE = 6;  // reads of four values each
     float squares = 0.0f;
-    for (int first = 4 * threadIdx.x; first < SIZE; first += 4 * WIDE * AT_ONCE) {
-        float g[AT_ONCE][4], momentum[AT_ONCE][4];
-#pragma unroll
-        for (int n = 0; n < AT_ONCE; n++) {
-            const int i = first + 4 * WIDE * n;
-            if (i >= SIZE) continue;
-            Vector<4>::load(gradient + i, g[n]);
-            Vector<4>::load(m + i, momentum[n]);
-        }
-#pragma unroll
-        for (int n = 0; n < AT_ONCE; n++) {
-            const int i = first + 4 * WIDE * n;
-            if (i >= SIZE) continue;
-            for (int c = 0; c < 4; c++) {
-                momentum[n][c] = MUON_MOMENTUM * momentum[n][c] + g[n][c];
-                const float value = g[n][c] + MUON_MOMENTUM * momentum[n][c];
-                squares = fmaf(value, value, squares);
+    each_kernel<AT_ONCE>(
+        KERNELS,
+        [&](int i, float* g, float* momentum) {
+            for (int k = 0; k < 9; k++) g[k] = gradient[i + k], momentum[k] = m[i + k];
+        },
+        [&](int i, float* g, float* momentum) {
+            for (int k = 0; k < 9; k++) {
+                momentum[k] = MUON_MOMENTUM * momentum[k] + g[k];
+                m[i + k] = momentum[k];
+                g[k] = g[k] + MUON_MOMENTUM * momentum[k];
             }
-            Vector<4>::store(momentum[n], m + i);
-        }
-    }
+            decorrelate(g);
+            for (int k = 0; k < 9; k++) {
+                squares = fmaf(g[k], g[k], squares);
+                x[i + k] = g[k];
+            }
+        });
     const float by_norm = 1.0f / (sqrtf((float)block_sum((double)squares, (double*)shared)) + 1e-7f);
 
-    // The matrix x of which the singular values become one: SHORT x LONG, of norm 1. SIDE columns of it, from
-    // `from`, come to shared memory, where a row is `down` after the one before, and a column `across`.
-    // Neighbouring threads read neighbouring values.
+    // Of x, transposed if TALL, the singular values become one. SIDE columns of that matrix of SHORT x LONG,
+    // from `from`, come to shared memory, divided by the norm. There a row is `down` after the one before, and
+    // a column `across`. Neighbouring threads read neighbouring values.
     auto index = [](int i, int k) { return TALL ? k * COLUMNS + i : i * COLUMNS + k; };
     auto bring = [&](int from, float* to, int down, int across) {
         constexpr int STEP = WIDE / SIDE, EACH = SIDE / STEP;
         const int row = threadIdx.x / SIDE, column = threadIdx.x % SIDE, at = index(row, from + column);
-        float g[EACH], momentum[EACH];
+        float values[EACH];
 #pragma unroll
         for (int n = 0; n < EACH; n++) {
             const bool inside = row + n * STEP < SHORT && from + column < LONG;
-            g[n] = inside ? gradient[at + index(n * STEP, 0)] : 0.0f;
-            momentum[n] = inside ? m[at + index(n * STEP, 0)] : 0.0f;
+            values[n] = inside ? x[at + index(n * STEP, 0)] : 0.0f;
         }
         __syncthreads();  // all threads have read what is in `to`
 #pragma unroll
         for (int n = 0; n < EACH; n++)
-            to[(row + n * STEP) * down + column * across] = (g[n] + MUON_MOMENTUM * momentum[n]) * by_norm;
+            to[(row + n * STEP) * down + column * across] = values[n] * by_norm;
         __syncthreads();
     };
     {
@@ -130,34 +153,36 @@ __device__ void muon_update(const float* h, float* parameters, const float* grad
             product.store(square);
         }
     }
-    const float rate = h[MUON_RATE] * sqrtf(TALL ? (float)ROWS / COLUMNS : 1.0f);
     for (int from = 0; from < LONG; from += SIDE) {
         bring(from, square, SIDE, 1);
-        const int row = Square<SIDE>::row(), column = from + Square<SIDE>::column();
-        float* updated = parameters + index(row, column);
-        float before[OWN][OWN];
-#pragma unroll
-        for (int i = 0; i < OWN; i++)
-#pragma unroll
-            for (int j = 0; j < OWN; j++)
-                if (row + i < SHORT && column + j < LONG) before[i][j] = updated[index(i, j)];
         Square<SIDE> product;
         product.add_product(whole, square);
+        const int row = Square<SIDE>::row(), column = from + Square<SIDE>::column();
 #pragma unroll
         for (int i = 0; i < OWN; i++)
 #pragma unroll
             for (int j = 0; j < OWN; j++)
-                if (row + i < SHORT && column + j < LONG)
-                    updated[index(i, j)] = before[i][j] - rate * product.own[i][j];
+                if (row + i < SHORT && column + j < LONG) x[index(row + i, column + j)] = product.own[i][j];
     }
+    __syncthreads();
+    const float rate = h[MUON_RATE] * sqrtf(TALL ? (float)ROWS / COLUMNS : 1.0f);
+    each_kernel<AT_ONCE>(
+        KERNELS,
+        [&](int i, float* update, float* before) {
+            for (int k = 0; k < 9; k++) update[k] = x[i + k], before[k] = parameters[i + k];
+        },
+        [&](int i, float* update, float* before) {
+            decorrelate(update);
+            for (int k = 0; k < 9; k++) parameters[i + k] = before[k] - rate * update[k];
+        });
 }
 
-// The weights of conv1, conv2 and conv3, each by one of three blocks.
+// The weights of conv1, conv2 and conv3, each by one of three blocks. Of `v`, their places are used as room.
 extern "C" __global__ void __launch_bounds__(WIDE)
-    muon(const float* h, float* parameters, const float* gradient, float* m) {
+    muon(const float* h, float* parameters, const float* gradient, float* m, float* v) {
     __shared__ float4 shared[3 * C3 * C3 / 4];
     float* squares = (float*)shared;
-    if (blockIdx.x == 0) muon_update<C1, 9, 16>(h, parameters, gradient, m, W1, squares);
-    if (blockIdx.x == 1) muon_update<C2, 9 * C1, C2>(h, parameters, gradient, m, W2, squares);
-    if (blockIdx.x == 2) muon_update<C3, 9 * C2, C3>(h, parameters, gradient, m, W3, squares);
+    if (blockIdx.x == 0) muon_update<C1, 9, 16>(h, parameters, gradient, m, v, W1, squares);
+    if (blockIdx.x == 1) muon_update<C2, 9 * C1, C2>(h, parameters, gradient, m, v, W2, squares);
+    if (blockIdx.x == 2) muon_update<C3, 9 * C2, C3>(h, parameters, gradient, m, v, W3, squares);
 }

@@ -9,7 +9,8 @@ A buffer is a flat array with a name. The caller fills in these:
 - "average1" to "average3": the running mean and variance of each normalisation, (2, C)
 - "x": images (B, H, W); or "indices" with the data set "images", (N, H, W) of uint8, and the tables "rows",
   "row_fractions", "columns" and "column_fractions" from `samples`, of which `batch` makes "x" and "t"
-- for `update`: "coefficients", "m" and "v"; with Muon, "m" has its momentum at the weights that it updates
+- for `update`: "coefficients", "m" and "v"; at the weights that Muon updates, "m" has its momentum
+  and "v" is room for its update
 
 The kernels fill in all others.
 """
@@ -54,6 +55,7 @@ CONSTANTS |= {name: i for names in (_NORM, COEFFICIENTS) for i, name in enumerat
 CONSTANTS |= {"PARAMETERS": COUNT, "TILE_H": _TILE_H, "TILE_W": _TILE_W, "THREADS": _THREADS, "WIDE": _WIDE}
 CONSTANTS |= {"ROWS2": _ROWS[2], "ROWS3": _ROWS[3], "SUMMED": _SUMMED, "MUON_ITERATIONS": recipes.ITERATIONS}
 FRACTIONS = dict(zip(("MUON_A", "MUON_B", "MUON_C"), recipes.QUINTIC, strict=True))
+FRACTIONS |= {f"MUON_D{i}{j}": recipes.DECORRELATION[i][j] for i in range(3) for j in range(3)}
 FRACTIONS["MUON_MOMENTUM"] = recipes.MOMENTUM
 
 # When a launch runs: after those before it on the chain; beside the chain; or after all that runs beside it.
@@ -302,8 +304,8 @@ def update(muon: bool = False) -> list[Launch]:
 
     Adam updates all parameters; if `muon`, Muon the weights of the first three convolutions instead.
     """
-    buffers = ("coefficients", "parameters", "gradient", "m")
-    by_adam = (*buffers, "v", np.int32(muon))
+    buffers = ("coefficients", "parameters", "gradient", "m", "v")
+    by_adam = (*buffers, np.int32(muon))
     launches = [Launch("adam", ceil_divide(COUNT, _THREADS), _THREADS, by_adam, JOINED)]
     return [*launches, Launch("muon", 3, _WIDE, buffers)] if muon else launches
 
