@@ -111,9 +111,9 @@ def identity(settings: Settings, dataset: Dataset, processes: int = 1) -> dict[s
     recipe = settings.recipe
     if recipe != ARTICLE:
         # Each step of "tuned" depends on the number of all steps; the article's recipe may go on for longer.
-        # The earlier "tuned" did not fix its statistics; its runs cannot go on as this one.
+        # The earlier forms of "tuned" computed other steps: their runs cannot go on as this one.
         steps = f"{settings.epoch} epochs, {settings.batchsize * processes} images a step"
-        recipe += f", {steps}, statistics fixed after a fifth"
+        recipe += f", {steps}, decorrelated kernels"
     return {
         "seed": settings.seed,
         "batchsize": settings.batchsize,
