@@ -128,11 +128,7 @@ def one_process(images) -> Path:
     return out
 
 
-def assert_same_trajectory(found: Path, expected: Path, rounding: float = 1e-4) -> None:
-    """But for rounding, which Adam lets grow: it steps as far along a gradient that is nearly nothing else.
-
-    The first betas differ by 2e-5 with vectors of 256 bits, all by less than 1e-5 with longer ones.
-    """
+def assert_same_trajectory(found: Path, expected: Path, rounding: float = 1e-5) -> None:
     logs = [json.loads((out / "log").read_text()) for out in (found, expected)]
     for entries in zip(*logs, strict=True):
         for key in entries[0].keys() - {"elapsed_time"}:
@@ -140,8 +136,11 @@ def assert_same_trajectory(found: Path, expected: Path, rounding: float = 1e-4) 
     with np.load(found / "model.npz") as weights, np.load(expected / "model.npz") as others:
         assert sorted(weights) == sorted(others)
         for name in weights:
+            # Betas begin at zero, where Adam steps as far along a gradient that is nearly rounding alone.
+            # With vectors of 256 bits they differ by 2e-5 after three epochs.
+            allowed = max(rounding, 1e-4) if name.endswith("/beta") else rounding
             distance = np.linalg.norm(weights[name] - others[name])
-            assert distance <= rounding * np.linalg.norm(others[name]), name
+            assert distance <= allowed * np.linalg.norm(others[name]), name
 
 
 @needs_mpi
