@@ -51,7 +51,8 @@ __device__ inline void decorrelate(float* kernel) {
 
 // Every kernel of `count`, AT_ONCE for a thread at once: read(its first weight, values) of all of these, then
 // write(its first weight, values). Two arrays of nine values each are kept in between.
-template <int AT_ONCE, class Read, class Write> __device__ void each_kernel(int count, Read read, Write write) {
+template <class Read, class Write> __device__ void each_kernel(int count, Read read, Write write) {
+    constexpr int AT_ONCE = 2;
     for (int first = threadIdx.x; first < count; first += WIDE * AT_ONCE) {
         float one[AT_ONCE][9], other[AT_ONCE][9];
 #pragma unroll
@@ -70,13 +71,13 @@ __device__ void muon_update(const float* h, float* parameters, const float* grad
                             int at, float* shared) {
     constexpr bool TALL = ROWS > COLUMNS;
     constexpr int SHORT = TALL ? COLUMNS : ROWS, LONG = TALL ? ROWS : COLUMNS;
-    constexpr int KERNELS = ROWS * COLUMNS / 9, AT_ONCE = 2, OWN = Square<SIDE>::OWN;
+    constexpr int KERNELS = ROWS * COLUMNS / 9, OWN = Square<SIDE>::OWN;
     static_assert(SHORT <= SIDE && COLUMNS % 9 == 0, "");
     float *square = shared, *factor = shared + SIDE * SIDE, *whole = shared + 2 * SIDE * SIDE;
     parameters += at, gradient += at, m += at, x += at;
 
     float squares = 0.0f;
-    each_kernel<AT_ONCE>(
+    each_kernel(
         KERNELS,
         [&](int i, float* g, float* momentum) {
             for (int k = 0; k < 9; k++) g[k] = gradient[i + k], momentum[k] = m[i + k];
@@ -166,7 +167,7 @@ __device__ void muon_update(const float* h, float* parameters, const float* grad
     }
     __syncthreads();
     const float rate = h[MUON_RATE] * sqrtf(TALL ? (float)ROWS / COLUMNS : 1.0f);
-    each_kernel<AT_ONCE>(
+    each_kernel(
         KERNELS,
         [&](int i, float* update, float* before) {
             for (int k = 0; k < 9; k++) update[k] = x[i + k], before[k] = parameters[i + k];
