@@ -191,7 +191,8 @@ def test_measures_of_the_recipes_are_those_of_the_evaluations():
 
 def test_the_wider_network_is_compared_by_the_logs_of_one_seed():
     section = text("results/README.md").split("### How far")[1].split("\n### ")[0]
-    logs = ("twice-as-wide", "tuned-0-1-epoch", "tuned-0-5-epochs", "tuned-0-20-epochs", "tuned-0-50-epochs")
+    lengths = ("1-epoch", "5-epochs", "20-epochs", "50-epochs", "200-epochs")
+    logs = ("twice-as-wide", *(f"tuned-0-{length}" for length in lengths))
     errors = [last(log)["validation/main/loss"] for log in logs] + [last(logs[-1])["main/loss"]]
     assert re.findall(r"0\.\d{5}", section) == [f"{error:.5f}" for error in errors]
 
