@@ -192,9 +192,11 @@ def test_measures_of_the_recipes_are_those_of_the_evaluations():
 def test_the_wider_network_is_compared_by_the_logs_of_one_seed():
     section = text("results/README.md").split("### How far")[1].split("\n### ")[0]
     lengths = ("1-epoch", "5-epochs", "20-epochs", "50-epochs", "200-epochs")
-    logs = ("twice-as-wide", *(f"tuned-0-{length}" for length in lengths))
-    errors = [last(log)["validation/main/loss"] for log in logs] + [last(logs[-1])["main/loss"]]
-    assert re.findall(r"0\.\d{5}", section) == [f"{error:.5f}" for error in errors]
+    ends = [last(log) for log in ("twice-as-wide", *(f"tuned-0-{length}" for length in lengths))]
+    *errors, fifty, longest = [end["validation/main/loss"] for end in ends]
+    training = [end["main/loss"] for end in ends[-2:]]
+    shown = [*errors, fifty, training[0], longest, training[1], fifty]
+    assert re.findall(r"0\.\d{5}", section) == [f"{error:.5f}" for error in shown]
 
 
 def test_recipes_by_digit_are_as_evaluated():
