@@ -22,6 +22,7 @@ _PEAK = 0.04  # Adam's alpha, at the peak
 _MUON_PEAK = 0.4
 _WARM_UP = 0.2  # fraction of the whole run
 _LONGEST_WARM_UP = 1875  # steps: an epoch of MNIST
+_LONGEST_AT_PEAK = 18750  # steps: ten epochs of MNIST. Longer runs have a lower peak of Adam's alpha.
 _BIAS = -2.0  # of conv4, at the start. The sigmoid of -2 is 0.12; the mean intensity of MNIST is 0.13.
 
 # K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024: iterations of
@@ -59,6 +60,7 @@ def make_optimizer(recipe: str, model: CNNAE) -> chainer.Optimizer:
     optimizer = optimizers.Adam(alpha=_PEAK).setup(model)
     for convolution in (model.conv1, model.conv2, model.conv3):
         convolution.W.update_rule = Muon(optimizer.hyperparam)
+    optimizer.hyperparam.muon_ratio = _MUON_PEAK / _PEAK
     return optimizer
 
 
@@ -73,7 +75,7 @@ class Muon(UpdateRule):
     Parameters
     ----------
     hyperparam : Hyperparameter
-        An Adam's. Muon's rate is proportional to its ``alpha``.
+        An Adam's, with Muon's rate as a multiple of its ``alpha``, ``muon_ratio``.
     """
 
     def __init__(self, hyperparam: chainer.optimizer.Hyperparameter) -> None:
@@ -99,7 +101,7 @@ class Muon(UpdateRule):
 
 def muon_rate(hyperparam: chainer.optimizer.Hyperparameter) -> float:
     """Muon's rate, which rises and falls with Adam's."""
-    return hyperparam.alpha * (_MUON_PEAK / _PEAK)
+    return hyperparam.alpha * hyperparam.muon_ratio
 
 
 def _one_thread(array: NdArray) -> AbstractContextManager[object]:
@@ -175,6 +177,10 @@ class Schedule(training.Extension):
     each batch. After that it takes the running ones, as in evaluation, and they stay as they are: those of a
     small batch differ from those of the next, and the network would have to learn in spite of that.
 
+    With fixed statistics, a channel whose ReLU is never positive any more stays dead, and the longer Adam's
+    alpha is high, the more channels end so. Beyond ten epochs of MNIST, its peak is therefore in inverse
+    proportion to the length of the run. The peak of Muon's rate is the same for all lengths.
+
     All this follows from the iteration alone, so a snapshot does not hold it. ``chainer.config.train`` is
     False for the steps with running statistics. When the run ends, it is again what it was before.
 
@@ -190,6 +196,7 @@ class Schedule(training.Extension):
     def __init__(self, iterations: int) -> None:
         self._iterations = iterations
         self._warm_up = min(_WARM_UP, _LONGEST_WARM_UP / iterations)
+        self._peak = _PEAK / max(1, iterations / _LONGEST_AT_PEAK)
 
     def initialize(self, trainer: training.Trainer) -> None:
         self._train = chainer.config.train
@@ -197,7 +204,9 @@ class Schedule(training.Extension):
 
     def __call__(self, trainer: training.Trainer) -> None:
         progress = (trainer.updater.iteration + 1) / self._iterations  # at the end of the next step
-        trainer.updater.get_optimizer("main").alpha = _PEAK * rise_and_fall(progress, self._warm_up)
+        hyperparam = trainer.updater.get_optimizer("main").hyperparam
+        hyperparam.alpha = self._peak * rise_and_fall(progress, self._warm_up)
+        hyperparam.muon_ratio = _MUON_PEAK / self._peak
         chainer.config.train = progress <= self._warm_up
 
     def finalize(self) -> None:

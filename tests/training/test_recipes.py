@@ -17,6 +17,7 @@ from srmnist.training.recipes import (
     Muon,
     Schedule,
     make_optimizer,
+    muon_rate,
     orthogonalise,
     rise_and_fall,
 )
@@ -159,17 +160,21 @@ def test_after_a_run_training_takes_the_statistics_of_its_batches_again(tmp_path
     assert chainer.config.train
 
 
-@pytest.mark.parametrize(("iterations", "warm_up"), [(100, 20), (9375, 1875), (18_750, 1875)])
-def test_rate_and_statistics_follow_from_where_a_run_is(iterations, warm_up):
-    """So a resumed run has them, too. A long run warms up for an epoch of MNIST."""
-    optimizer = SimpleNamespace(alpha=math.nan)
+@pytest.mark.parametrize(
+    ("iterations", "warm_up", "peak"),
+    [(100, 20, 0.04), (9375, 1875, 0.04), (18_750, 1875, 0.04), (75_000, 1875, 0.01)],
+)
+def test_rate_and_statistics_follow_from_where_a_run_is(iterations, warm_up, peak):
+    """So a resumed run has them, too. A long run warms up for an epoch of MNIST, Adam to a lower peak."""
+    optimizer = make_optimizer("tuned", initial_model(0))
     updater = SimpleNamespace(get_optimizer=lambda name: optimizer)
     for iteration in (warm_up - 2, warm_up - 1, warm_up, iterations // 2):
         updater.iteration = iteration
         schedule = Schedule(iterations)
         schedule.initialize(SimpleNamespace(updater=updater))
-        peak = rise_and_fall((iteration + 1) / iterations, warm_up / iterations)
-        assert optimizer.alpha == pytest.approx(0.04 * peak)
+        fraction = rise_and_fall((iteration + 1) / iterations, warm_up / iterations)
+        assert optimizer.alpha == pytest.approx(peak * fraction)
+        assert muon_rate(optimizer.hyperparam) == pytest.approx(0.4 * fraction)
         assert chainer.config.train == (iteration < warm_up)
         schedule.finalize()
         assert chainer.config.train
