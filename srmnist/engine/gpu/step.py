@@ -87,7 +87,8 @@ def _next_coefficients(optimizer: chainer.Optimizer) -> np.ndarray:
     h = optimizer.hyperparam
     alpha_t = adam._learning_rate(h, optimizer.t)
     of_adam = [alpha_t, 1 - h.beta1, 1 - h.beta2, h.eps, h.eta, h.weight_decay_rate]
-    return np.array([*of_adam, muon_rate(h)], np.float32)
+    of_muon = muon_rate(h) if has_muon(optimizer) else 0
+    return np.array([*of_adam, of_muon], np.float32)
 
 
 class Batches:
