@@ -75,7 +75,7 @@ class Muon(UpdateRule):
     Parameters
     ----------
     hyperparam : Hyperparameter
-        An Adam's, with Muon's rate as a multiple of its ``alpha``, ``muon_ratio``.
+        An Adam's. Muon's rate is its ``alpha`` times its ``muon_ratio``.
     """
 
     def __init__(self, hyperparam: chainer.optimizer.Hyperparameter) -> None:
