@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,9 @@ def run(batch: int, rounds: int) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """The result for a terminal."""
     batch = result["batch"]
+    processor = result["machine"].rpartition(",")[0]
     lines = [
-        result["machine"].rpartition(",")[0] + ", one thread a rank; float32, communicator naive",
+        *textwrap.wrap(f"{processor}, one thread a rank; float32, communicator naive", 79),
         "",
         f"{'':8}{f'{batch} images a rank':>31}{f'{batch} images in all':>30}{'exchange':>10}",
         f"{'ranks':8}" + 2 * f"{'step':>9}{'images/s':>10}{'efficiency':>11}",

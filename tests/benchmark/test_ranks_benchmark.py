@@ -26,6 +26,16 @@ def test_benchmark_of_ranks_measures_one_and_two(script, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [written]
 
 
+def test_table_of_ranks_is_narrow_on_a_processor_of_a_long_name():
+    from srmnist.benchmark import ranks
+
+    row = {"weak": 1.0, "strong": 1.0, "exchange": 1.0, "weak_efficiency": 1.0, "strong_efficiency": 1.0}
+    name = "Intel(R) Xeon(R) Processor @ 2.10GHz of a provider that tells more, 2 cores, 2 threads"
+    lines = ranks.table({"machine": name, "batch": 4, "ranks": {1: row, 2: row}}).splitlines()
+    assert " ".join(lines[:2]).startswith(name.removesuffix(", 2 threads"))
+    assert max(map(len, lines)) <= 79
+
+
 def test_benchmark_without_mpiexec_says_what_to_install(monkeypatch):
     pytest.importorskip("numba", reason="Numba is not installed: there is no engine to time")
     from srmnist.benchmark import ranks
