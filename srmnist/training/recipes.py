@@ -200,13 +200,12 @@ class Schedule(training.Extension):
 
     def initialize(self, trainer: training.Trainer) -> None:
         self._train = chainer.config.train
+        trainer.updater.get_optimizer("main").hyperparam.muon_ratio = _MUON_PEAK / self._peak
         self(trainer)
 
     def __call__(self, trainer: training.Trainer) -> None:
         progress = (trainer.updater.iteration + 1) / self._iterations  # at the end of the next step
-        hyperparam = trainer.updater.get_optimizer("main").hyperparam
-        hyperparam.alpha = self._peak * rise_and_fall(progress, self._warm_up)
-        hyperparam.muon_ratio = _MUON_PEAK / self._peak
+        trainer.updater.get_optimizer("main").alpha = self._peak * rise_and_fall(progress, self._warm_up)
         chainer.config.train = progress <= self._warm_up
 
     def finalize(self) -> None:

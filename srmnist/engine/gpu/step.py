@@ -47,10 +47,9 @@ def training_step(
     optimizer = getattr(vectors.optimizer, "actual_optimizer", vectors.optimizer)
     vectors.give_gradients()
     if communicator is None and updates(optimizer):
-        whole = _TrainingBatches(
-            vectors, data, functools.partial(plan.step, muon=has_muon(optimizer)), captured
-        )
-        return lambda indices: whole(indices, _next_coefficients(optimizer))
+        muon = has_muon(optimizer)
+        whole = _TrainingBatches(vectors, data, functools.partial(plan.step, muon=muon), captured)
+        return lambda indices: whole(indices, _next_coefficients(optimizer, muon))
     gradients = _TrainingBatches(vectors, data, plan.gradients, captured)
     update = _update(vectors, optimizer) if updates(optimizer) else optimizer.update
 
@@ -70,16 +69,17 @@ def _update(vectors: Vectors, optimizer: chainer.Optimizer) -> Callable[[], None
     """A function that makes the optimiser's update on the device, by the gradients there are."""
     device = vectors.device
     coefficients = device.empty(len(plan.COEFFICIENTS), np.float32)
-    launch = device.bind(plan.update(has_muon(optimizer)), {**vectors.arrays, "coefficients": coefficients})
+    muon = has_muon(optimizer)
+    launch = device.bind(plan.update(muon), {**vectors.arrays, "coefficients": coefficients})
 
     def update() -> None:
-        device.upload(_next_coefficients(optimizer), coefficients)
+        device.upload(_next_coefficients(optimizer, muon), coefficients)
         launch()
 
     return update
 
 
-def _next_coefficients(optimizer: chainer.Optimizer) -> np.ndarray:
+def _next_coefficients(optimizer: chainer.Optimizer, muon: bool) -> np.ndarray:
     """Count a step of the optimiser, and give the numbers that `plan.update` takes for it."""
     optimizer.t += 1
     for parameter in parameters(optimizer.target):
@@ -87,8 +87,7 @@ def _next_coefficients(optimizer: chainer.Optimizer) -> np.ndarray:
     h = optimizer.hyperparam
     alpha_t = adam._learning_rate(h, optimizer.t)
     of_adam = [alpha_t, 1 - h.beta1, 1 - h.beta2, h.eps, h.eta, h.weight_decay_rate]
-    of_muon = muon_rate(h) if has_muon(optimizer) else 0
-    return np.array([*of_adam, of_muon], np.float32)
+    return np.array([*of_adam, muon_rate(h) if muon else 0], np.float32)
 
 
 class Batches:

@@ -108,9 +108,10 @@ def updated(device, optimizer, gradients):
     flat = np.concatenate([to_host(parameter.array).ravel() for parameter in parameters(optimizer.target)])
     zeros = {name: np.zeros(plan.COUNT) for name in ("m", "v")}
     arrays = buffers(device, plan.Shape(1, 1, 1), parameters=flat, **zeros)
-    run = device.bind(plan.update(has_muon(optimizer)), arrays)
+    muon = has_muon(optimizer)
+    run = device.bind(plan.update(muon), arrays)
     for gradient in gradients:
-        device.upload(_next_coefficients(optimizer), arrays["coefficients"])
+        device.upload(_next_coefficients(optimizer, muon), arrays["coefficients"])
         arrays["gradient"][...] = device.xp.asarray(gradient)
         run()
     if device.xp is np:
